@@ -1,0 +1,216 @@
+"""Rows into one new version of the table: the newest of each key stays, and only touched files are written anew."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction, RemoveAction
+from pyarrow.fs import PyFileSystem
+
+from d22kit.errors import StoreError
+from d22kit.frames import Quarantined, latest_wins
+from d22kit.schema import CREATED, KEY, PARTITION, STORED, VERSION
+from d22kit.store import Counts, State, Store, sync_paths
+from d22kit.times import iso
+
+__all__ = ["commit_rows", "remove_keys"]
+
+SMALL = 25_000
+"""Rows under which a file is merged when its partition is written to; larger ones are left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a commit has to do: rows to write, and keys to take out of the files that hold them."""
+
+    incoming: pl.DataFrame
+    superseded: pl.DataFrame
+    counts: Counts
+
+
+def commit_rows(
+    store: Store, rows: pl.DataFrame, quarantined: list[Quarantined], state: State, *, act: str = "sync"
+) -> Counts:
+    """Make fetched rows and the state that speaks of them one new version; return what changed.
+
+    Parameters
+    ----------
+    rows
+        Rows as `frames.parse` gives them, in the order of their arrival.
+    quarantined
+        Rows that cannot be stored; they go beside the table before the commit.
+    """
+    live = store.files()
+    plan = _compare(latest_wins(rows), live)
+    counts = plan.counts + Counts(
+        fetched=rows.height + len(quarantined), quarantined=len(quarantined), outdated=_repeats(rows)
+    )
+    if quarantined:
+        _set_apart(store, quarantined)
+    actions = _rewrite(store, plan, live)
+    if actions or not state.same_as(store.state()):
+        store.commit(actions, state, counts, act)
+    return counts
+
+
+def remove_keys(store: Store, keys: pl.Series, state: State) -> Counts:
+    """Take rows out of the table in a version of their own; return how many there were."""
+    live = store.files()
+    doomed = _holding(keys, live)
+    plan = _Plan(STORED.to_frame(), doomed.select("path", KEY), Counts(removed=doomed.height))
+    store.commit(_rewrite(store, plan, live), state, plan.counts, "remove")
+    return plan.counts
+
+
+def _repeats(rows: pl.DataFrame) -> int:
+    return rows.height - rows[KEY].n_unique()
+
+
+def _compare(batch: pl.DataFrame, live: pl.DataFrame) -> _Plan:
+    """Tell new rows from updates, from what is stored already and from what is older than the stored."""
+    stored = _holding(batch[KEY], live)
+    if stored.is_empty():
+        return _Plan(batch, stored.select("path", KEY), Counts(new=batch.height))
+    met = batch.join(stored.rename({VERSION: "stored"}), on=KEY, how="left", maintain_order="left")
+    same = met.filter(pl.col(VERSION) == pl.col("stored"))
+    unchanged = _identical(same.select(STORED.names()), same["path"])
+    older = met.filter(pl.col(VERSION) < pl.col("stored"))
+    skip = pl.concat([unchanged, older[KEY]])
+    kept = met.filter(~pl.col(KEY).is_in(skip.implode()))
+    superseded = kept.filter(pl.col("path").is_not_null()).select("path", KEY)
+    counts = Counts(
+        new=kept.height - superseded.height,
+        updated=superseded.height,
+        unchanged=unchanged.len(),
+        outdated=older.height,
+    )
+    return _Plan(kept.select(STORED.names()), superseded, counts)
+
+
+def _holding(keys: pl.Series, live: pl.DataFrame) -> pl.DataFrame:
+    """Return key, version and file of the stored rows that have one of these keys."""
+    # Files say their least and greatest key, and the first digits of a key are its second of creation.
+    ordered = keys.sort()
+    first = ordered.search_sorted(live["low"].fill_null(""), "left")
+    last = ordered.search_sorted(live["high"], "right")
+    near = live.filter((last > first) | live["high"].is_null())["path"].to_list()
+    if not near or keys.is_empty():
+        return pl.DataFrame(schema={KEY: pl.String, VERSION: STORED[VERSION], "path": pl.String})
+    found = _read(near, path="path").select(KEY, VERSION, "path")
+    wanted = keys.to_frame(KEY).lazy()
+    return found.join(wanted, on=KEY, how="semi").collect(engine="streaming")
+
+
+def _identical(rows: pl.DataFrame, paths: pl.Series) -> pl.Series:
+    """Return the keys of those rows that the table holds to the letter."""
+    if rows.is_empty():
+        return pl.Series(KEY, [], dtype=pl.String)
+    names = STORED.names()
+    stored = _read(paths.unique().to_list()).join(rows.lazy(), on=names, how="semi", nulls_equal=True)
+    return stored.select(KEY).collect(engine="streaming")[KEY]
+
+
+def _read(paths: list[str], path: str | None = None) -> pl.LazyFrame:
+    return pl.scan_parquet(paths, schema=STORED, include_file_paths=path, hive_partitioning=False, glob=False)
+
+
+def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | RemoveAction]:
+    """Write the touched partitions, one at a time, and return the exchange of old files for new."""
+    actions: list[AddAction | RemoveAction] = []
+    written: list[str] = []
+    for day, incoming, replaced in _touched(plan, live):
+        rows = incoming
+        if replaced:
+            paths = [file["path"] for file in replaced]
+            kept = _read(paths).join(plan.superseded.lazy(), on=KEY, how="anti").collect()
+            rows = pl.concat([kept, incoming]).sort(VERSION, KEY)
+            actions += [_remove(file) for file in replaced]
+        if rows.height:
+            add = _write(store, day, rows)
+            actions.append(add)
+            written.append(add.path)
+    if store.local:
+        sync_paths([Path(store.place("conversations", name)) for name in written])
+    return actions
+
+
+def _touched(plan: _Plan, live: pl.DataFrame) -> Iterator[tuple[date, pl.DataFrame, list[dict[str, str]]]]:
+    """Give each partition to write: its date, its incoming rows, and the files it replaces."""
+    days = plan.incoming[VERSION].dt.date()
+    # Sorted by version, so a partition's rows are one slice: no copy.
+    runs = days.rle().struct.unnest() if days.len() else pl.DataFrame({"len": [], "value": []})
+    slices, start = {}, 0
+    for length, day in runs.iter_rows():
+        slices[day] = plan.incoming.slice(start, length)
+        start += length
+    holding = live.filter(pl.col("path").is_in(plan.superseded["path"].implode()))
+    merged = live.filter(pl.col(PARTITION).is_in(list(slices)) & (pl.col("rows").fill_null(SMALL) < SMALL))
+    files = pl.concat([holding, merged]).unique("path").partition_by(PARTITION, as_dict=True)
+    replaced = {day: frame.to_dicts() for (day,), frame in files.items()}
+    for day in sorted({*slices, *replaced}):
+        yield day, slices.get(day, plan.incoming.clear()), replaced.get(day, [])
+
+
+def _write(store: Store, day: date, rows: pl.DataFrame) -> AddAction:
+    name = f"{PARTITION}={day.isoformat()}/{uuid.uuid4().hex}.parquet"
+    size = _put(store, f"conversations/{name}", rows)
+    return AddAction(name, size, {PARTITION: day.isoformat()}, _now(), True, _statistics(rows))
+
+
+def _put(store: Store, name: str, rows: pl.DataFrame) -> int:
+    """Write a frame as Parquet under the store, and return its bytes; `sync_paths` puts it on the disk itself."""
+    content = io.BytesIO()
+    rows.write_parquet(content, compression="zstd")
+    try:
+        if store.local:
+            path = Path(store.root, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.getbuffer())
+        else:
+            with PyFileSystem(DeltaStorageHandler(store.root)).open_output_stream(name) as target:
+                target.write(content.getbuffer())
+    except OSError as error:
+        raise StoreError(
+            f"A file could not be written under {store.root}: {error.strerror or error}. The store is as its "
+            "last version left it; make room or mend the permission, and sync again."
+        ) from error
+    return content.tell()
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _statistics(rows: pl.DataFrame) -> str:
+    bounds = {
+        "minValues": {KEY: rows[KEY].min(), **{c: _moment(rows[c].min()) for c in (CREATED, VERSION)}},
+        "maxValues": {KEY: rows[KEY].max(), **{c: _moment(rows[c].max()) for c in (CREATED, VERSION)}},
+    }
+    known = {kind: {k: v for k, v in values.items() if v is not None} for kind, values in bounds.items()}
+    nulls = {name: rows[name].null_count() for name in (KEY, CREATED, VERSION)}
+    return json.dumps({"numRecords": rows.height, **known, "nullCount": nulls})
+
+
+def _moment(value: object) -> str | None:
+    return None if value is None else iso(value)  # type: ignore[arg-type]
+
+
+def _remove(file: dict[str, str]) -> RemoveAction:
+    return RemoveAction(path=file["name"], deletion_timestamp=_now(), data_change=True)
+
+
+def _set_apart(store: Store, quarantined: list[Quarantined]) -> None:
+    frame = pl.DataFrame(quarantined, schema=["reason", "request_id", "raw"], orient="row")
+    name = f"quarantine/{uuid.uuid4().hex}.parquet"
+    _put(store, name, frame.cast(pl.String))
+    if store.local:
+        sync_paths([Path(store.root, name)])

@@ -1,0 +1,296 @@
+"""Page bytes to typed frames: drift is named, a bad row is set apart, and the newest version wins.
+
+A page goes the short way (a strict check, then Polars' JSON reader) unless something in it is odd; then its
+rows are read one by one, so that one odd row costs its page and never a column.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from d22kit.schema import COLUMNS, CREATED, EXTRA, KEY, STORED, VERSION
+
+__all__ = ["Parsed", "Quarantined", "latest_wins", "newest", "parse"]
+
+TIMES = tuple(column.name for column in COLUMNS if column.kind == "time")
+FLAT = tuple(c for c in COLUMNS if c.path and "." not in c.path)
+TAIL = 1 << 16
+"""Bytes from the end of a page in which its last row is looked for."""
+NESTED = {c.path.split(".")[1]: c.name for c in COLUMNS if "." in c.path}
+OBJECT = next(c.path.split(".")[0] for c in COLUMNS if "." in c.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A row that cannot be stored: why, which answer brought it, and its JSON as it came."""
+
+    reason: str
+    request_id: str | None
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A page as a typed frame (`schema.STORED`), its quarantined rows and the unknown fields it named."""
+
+    frame: pl.DataFrame
+    quarantined: list[Quarantined] = field(default_factory=list)
+    unknown: frozenset[str] = frozenset()
+
+
+class _Versioned(msgspec.Struct, gc=False):
+    updated_at: str = ""
+
+
+def _gate(text: Any, *, strict: bool) -> msgspec.json.Decoder[Any]:
+    """Return a check of a page: declared fields hold `text`; a strict one refuses unknown fields too."""
+
+    def struct(name: str, fields: list[tuple[str, Any]]) -> Any:
+        optional = [(field, kind | None, None) for field, kind in fields]
+        return msgspec.defstruct(name, optional, forbid_unknown_fields=strict, gc=False)
+
+    nested = struct("Nested", [(leaf, text) for leaf in NESTED])
+    row = struct("Row", [*((c.path, text) for c in FLAT), (OBJECT, nested)])
+    return msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
+
+
+_STRICT = _gate(str, strict=True)
+_LAX = _gate(str | Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], strict=False)
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_FIELDS_OF_ALL = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_DECLARED = {c.path for c in FLAT} | {OBJECT}
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LAST = msgspec.json.Decoder(_Versioned)
+_NEWEST = msgspec.json.Decoder(list[_Versioned])
+_JSON_SCHEMA = pl.Schema(
+    {**{c.path: pl.String() for c in FLAT}, OBJECT: pl.Struct(dict.fromkeys(NESTED, pl.String()))}
+)
+
+
+def parse(rows: bytes, request_id: str | None = None) -> Parsed:
+    """Return the rows of a page as a typed frame, with what could not be stored set apart.
+
+    Parameters
+    ----------
+    rows
+        The JSON text of the `rows` array.
+    request_id
+        What the service called the answer; kept with quarantined rows.
+
+    Examples
+    --------
+    >>> page = parse(b'[{"public_id": "664a1b2c3d4e5f60718294", "updated_at": "2026-05-17T06:19:02Z"}, 7]')
+    >>> page.frame.height, page.quarantined[0].reason
+    (1, 'the row is no JSON object')
+    """
+    try:
+        plain = _passes(_STRICT, rows)
+        if not plain:
+            _LAX.decode(rows)
+        frame = (
+            _shape(pl.read_json(rows, schema=_JSON_SCHEMA)) if len(rows) > len("[{}]") else STORED.to_frame()
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError, pa.ArrowInvalid, pl.exceptions.PolarsError):
+        return _one_by_one(rows, request_id)
+    if frame[KEY].has_nulls() or frame[VERSION].has_nulls() or (frame[KEY] == "").any():
+        return _one_by_one(rows, request_id)
+    return Parsed(frame) if plain else _with_extra(frame, rows)
+
+
+def newest(rows: bytes) -> datetime | None:
+    """Return the `updated_at` up to which a page reaches, or None where no row has a readable one.
+
+    Rows come in order, so it is the last row's; where that has none, the largest of all.
+    """
+    start = rows.rfind(b"},{", -TAIL)
+    try:
+        # Only the array's own last element ends exactly where the array does.
+        last = _time(_LAST.decode(rows[start + 2 : -1]).updated_at) if start >= 0 else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        last = None
+    return last or _largest(rows)
+
+
+def latest_wins(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per key: the newest `updated_at`, and of equal ones the later in the frame.
+
+    Examples
+    --------
+    >>> rows = pl.DataFrame({"public_id": ["a", "a"], "updated_at": [2, 1], "status": ["SENT", "QUEUED"]})
+    >>> latest_wins(rows)["status"].to_list()
+    ['SENT']
+    """
+    ordered = frame if frame[VERSION].is_sorted() else frame.sort(VERSION, maintain_order=True)
+    if ordered[KEY].n_unique() == ordered.height:
+        return ordered
+    return ordered.unique(KEY, keep="last", maintain_order=True)
+
+
+def _passes(gate: msgspec.json.Decoder[Any], rows: bytes) -> bool:
+    try:
+        gate.decode(rows)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _with_extra(frame: pl.DataFrame, rows: bytes) -> Parsed:
+    unknown: set[str] = set()
+    extra = [_extra(*_undeclared(fields, unknown)) for fields in _FIELDS_OF_ALL.decode(rows)]
+    return Parsed(frame.with_columns(pl.Series(EXTRA, extra, dtype=pl.String)), [], frozenset(unknown))
+
+
+def _undeclared(fields: dict[str, Any], unknown: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what no column declares, of a row and of its nested object; name it in `unknown`."""
+    nested = bytes(fields.get(OBJECT, b"null"))
+    rest = {name: value for name, value in fields.items() if name not in _DECLARED}
+    inner = {} if nested == b"null" else {k: v for k, v in _fields(nested, OBJECT).items() if k not in NESTED}
+    unknown.update(rest, (f"{OBJECT}.{leaf}" for leaf in inner))
+    return rest, inner
+
+
+def _shape(raw: pl.DataFrame) -> pl.DataFrame:
+    """Flatten the nested object and read the times; raise `ArrowInvalid` where a time is not ISO-8601."""
+    # Series by series: every select would cost a tenth of reading the page.
+    columns = {c.name: raw[c.path] for c in FLAT}
+    columns |= {NESTED[leaf.name]: leaf for leaf in raw[OBJECT].struct.unnest()}
+    columns |= {name: pl.Series(_arrow_time(columns[name])) for name in TIMES}
+    columns[EXTRA] = pl.Series([None], dtype=pl.String).new_from_index(0, raw.height)
+    return pl.DataFrame([columns[name].alias(name) for name in STORED])
+
+
+def _arrow_time(texts: pl.Series) -> pa.Array:
+    # Arrow's ISO-8601 reader takes a ninth of the time of a format string, and refuses what it cannot read.
+    moments = pc.cast(texts.to_arrow(compat_level=pl.CompatLevel.oldest()), pa.timestamp("us", "UTC"))
+    return moments.combine_chunks() if isinstance(moments, pa.ChunkedArray) else moments
+
+
+def _one_by_one(rows: bytes, request_id: str | None) -> Parsed:
+    good: list[dict[str, Any]] = []
+    bad: list[Quarantined] = []
+    unknown: set[str] = set()
+    for raw in _ROWS.decode(rows):
+        try:
+            good.append(_row(bytes(raw), unknown))
+        except _UnusableError as error:
+            bad.append(Quarantined(str(error), request_id, bytes(raw).decode("utf-8", "replace")))
+    return Parsed(pl.DataFrame(good, schema=STORED), bad, frozenset(unknown))
+
+
+class _UnusableError(Exception):
+    """A row that cannot be stored; the message is the reason."""
+
+
+def _row(raw: bytes, unknown: set[str]) -> dict[str, Any]:
+    fields = _fields(raw)
+    nested = fields.get(OBJECT, b"null")
+    inner = _fields(nested, OBJECT) if nested != b"null" else {}
+    row: dict[str, Any] = {c.name: _declared(fields.get(c.path, b"null"), c.path) for c in FLAT}
+    row |= {name: _declared(inner.get(leaf, b"null"), f"{OBJECT}.{leaf}") for leaf, name in NESTED.items()}
+    if not row[KEY]:
+        raise _UnusableError(f"{KEY} is missing or empty")
+    row[VERSION], text = _time(row[VERSION]), row[VERSION]
+    if row[VERSION] is None:
+        raise _UnusableError(
+            f"{VERSION} is missing" if text is None else f"{VERSION} is no time: {text[:40]!r}"
+        )
+    row[CREATED], text = _time(row[CREATED]), row[CREATED]
+    rest, within = _undeclared(fields, unknown)
+    if row[CREATED] is None and text is not None:
+        rest[CREATED] = json.dumps(text).encode()
+    row[EXTRA] = _extra(rest, within)
+    return row
+
+
+def _extra(fields: dict[str, Any], inner: dict[str, Any]) -> str | None:
+    """Return the JSON object of what no column declares, every value to the letter as it came."""
+    if inner:
+        fields = {**fields, OBJECT: _object(inner)}
+    return _object(fields).decode("utf-8", "backslashreplace") if fields else None
+
+
+def _object(fields: dict[str, Any]) -> bytes:
+    pairs = (json.dumps(name).encode() + b":" + bytes(value) for name, value in sorted(fields.items()))
+    return b"{" + b",".join(pairs) + b"}"
+
+
+def _fields(raw: bytes, where: str = "the row") -> dict[str, bytes]:
+    try:
+        return {name: bytes(value) for name, value in _FIELDS.decode(raw).items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    try:
+        value = json.loads(raw.decode("utf-8", "backslashreplace"))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise _UnusableError(f"{where} is no JSON object")
+    return {_storable(name): json.dumps(item).encode() for name, item in value.items()}
+
+
+def _declared(raw: bytes, path: str) -> str | None:
+    """Return a declared field as text; a number or a truth value keeps its letters."""
+    if raw == b"null":
+        return None
+    if raw[:1] in b"{[":
+        raise _UnusableError(
+            f"{path} is {'an object' if raw[:1] == b'{' else 'a list'} where text is declared"
+        )
+    return _text(raw)
+
+
+def _text(raw: bytes | msgspec.Raw | None) -> str | None:
+    raw = bytes(raw or b"null")
+    if raw == b"null":
+        return None
+    return (
+        _storable(json.loads(raw.decode("utf-8", "backslashreplace"), strict=False))
+        if raw[:1] == b'"'
+        else raw.decode()
+    )
+
+
+def _storable(text: str) -> str:
+    # A lone surrogate has no UTF-8 form; its escape keeps what the service sent and any engine reads it.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+_FRACTION = re.compile(r"(\.\d{6})\d+")
+
+
+def _time(text: str | None) -> datetime | None:
+    """Return an instant in UTC, microseconds kept and finer digits cut; None where the text is no time."""
+    if text is None or len(text) < len("2026-05-17"):
+        return None
+    try:
+        moment = datetime.fromisoformat(_FRACTION.sub(r"\1", text.strip()))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _largest(rows: bytes) -> datetime | None:
+    try:
+        return max(filter(None, (_time(row.updated_at) for row in _NEWEST.decode(rows))), default=None)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _largest_of_odd(rows)
+
+
+def _largest_of_odd(rows: bytes) -> datetime | None:
+    times: list[datetime] = []
+    for raw in _ROWS.decode(rows):
+        try:
+            moment = _time(_declared(_fields(bytes(raw)).get(VERSION, b"null"), VERSION))
+        except _UnusableError:
+            continue
+        times += [moment] if moment is not None else []
+    return max(times, default=None)

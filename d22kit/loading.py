@@ -1,0 +1,193 @@
+"""One reader: a store's version, or an extract, as a lazy frame, a Polars or pandas frame, or an Arrow table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Literal, overload
+
+import polars as pl
+
+from d22kit.errors import InputError
+from d22kit.schema import CREATED, FRAME, PARTITION, STORED, VERSION, VOCABULARY
+from d22kit.store import Store
+from d22kit.times import TimeLike, span
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["load", "scan"]
+
+TimeColumn = Literal["created_at", "updated_at"]
+
+
+def scan(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
+    on: TimeColumn = "created_at",
+    version: int | None = None,
+    as_of: TimeLike | None = None,
+) -> pl.LazyFrame:
+    """Return the store's rows as a lazy frame: nothing is read until it is collected.
+
+    Parameters
+    ----------
+    data
+        The store's directory or URL; None is `$D22KIT_DATA`, else `data` in the working directory.
+    since, until
+        Keep rows whose column `on` lies in `[since, until)`; without an offset they are UTC.
+    on
+        `"created_at"` (what was sent or received in that time) or `"updated_at"` (what changed in it).
+    version, as_of
+        An earlier version by number, or the one that was the newest at a time; see `d22kit.versions`.
+
+    Returns
+    -------
+    pl.LazyFrame
+        One row per `public_id`, in its newest version, with the columns of `schema.FRAME`.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreFormatError, VersionNotFoundError
+        Where there is no such store, or no such version.
+    InputError
+        Where an argument is no time, `since` does not lie before `until`, or `on` is no time column.
+    """
+    if on not in (CREATED, VERSION):
+        raise InputError(f"on={on!r} is no time column; give {CREATED!r} or {VERSION!r}.")
+    if version is not None and as_of is not None:
+        raise InputError("version and as_of name the same thing; give one of them.")
+    start, end = span(since, until)
+    store = Store.open(data).at(version, as_of)
+    files = store.files()
+    if version is not None or as_of is not None:
+        store.check_kept(files)
+    if on == VERSION:
+        # Partitions are dates of this column, so those outside the range need not be opened.
+        files = files.filter(
+            _between(PARTITION, start and start.date(), end and end.date() + timedelta(days=1))
+        )
+    if files.is_empty():
+        return FRAME.to_frame().lazy()
+    frame = pl.scan_parquet(files["path"].to_list(), schema=STORED, hive_partitioning=False, glob=False)
+    return frame.filter(_between(on, start, end)).with_columns(pl.col(VOCABULARY).cast(pl.Categorical))
+
+
+@overload
+def load(
+    data: str | os.PathLike[str] | None = ...,
+    *,
+    since: TimeLike | None = ...,
+    until: TimeLike | None = ...,
+    on: TimeColumn = ...,
+    version: int | None = ...,
+    as_of: TimeLike | None = ...,
+    columns: Sequence[str] | None = ...,
+    backend: Literal["polars"] = ...,
+) -> pl.DataFrame: ...
+@overload
+def load(
+    data: str | os.PathLike[str] | None = ...,
+    *,
+    since: TimeLike | None = ...,
+    until: TimeLike | None = ...,
+    on: TimeColumn = ...,
+    version: int | None = ...,
+    as_of: TimeLike | None = ...,
+    columns: Sequence[str] | None = ...,
+    backend: Literal["pandas"],
+) -> pd.DataFrame: ...
+@overload
+def load(
+    data: str | os.PathLike[str] | None = ...,
+    *,
+    since: TimeLike | None = ...,
+    until: TimeLike | None = ...,
+    on: TimeColumn = ...,
+    version: int | None = ...,
+    as_of: TimeLike | None = ...,
+    columns: Sequence[str] | None = ...,
+    backend: Literal["pyarrow"],
+) -> pa.Table: ...
+def load(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
+    on: TimeColumn = "created_at",
+    version: int | None = None,
+    as_of: TimeLike | None = None,
+    columns: Sequence[str] | None = None,
+    backend: Literal["polars", "pandas", "pyarrow"] = "polars",
+) -> pl.DataFrame | pd.DataFrame | pa.Table:
+    """Return the rows of a store, or of an extract, in memory.
+
+    Parameters
+    ----------
+    data, since, until, on, version, as_of
+        As in `scan`. `data` may also be an extract's path.
+    columns
+        The columns to read, in this order; None is all of them. `updated_date`, the partition's date, comes
+        only when named.
+    backend
+        `"polars"`, `"pandas"` (Arrow-backed, vocabulary columns categorical) or `"pyarrow"`.
+
+    Returns
+    -------
+    polars.DataFrame, pandas.DataFrame or pyarrow.Table
+        One row per `public_id`, in its newest version.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreFormatError, VersionNotFoundError
+        Where there is no such store, or no such version.
+    InputError
+        Where a column is unknown (lists those there are), or an argument is wrong.
+
+    Examples
+    --------
+    >>> import d22kit, tempfile
+    >>> with d22kit.simulate(rows=2_000) as service, tempfile.TemporaryDirectory() as data:
+    ...     _ = d22kit.sync(service.endpoint, data, progress=False)
+    ...     frame = d22kit.load(data, columns=["public_id", "platform"])
+    >>> frame.shape
+    (2000, 2)
+    """
+    if backend not in ("polars", "pandas", "pyarrow"):
+        raise InputError(f"backend={backend!r} is unknown; give 'polars', 'pandas' or 'pyarrow'.")
+    lazy = scan(data, since=since, until=until, on=on, version=version, as_of=as_of)
+    frame = _select(lazy, columns).collect()
+    if backend == "pandas":
+        return _pandas(frame)
+    return frame.to_arrow() if backend == "pyarrow" else frame
+
+
+def _between(column: str, start: date | None, end: date | None) -> pl.Expr:
+    after = pl.lit(True) if start is None else pl.col(column) >= start
+    return after if end is None else after & (pl.col(column) < end)
+
+
+def _select(frame: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
+    if columns is None:
+        return frame
+    known = [*frame.collect_schema().names(), PARTITION]
+    wanted = [columns] if isinstance(columns, str) else list(columns)
+    if unknown := [name for name in wanted if name not in known]:
+        raise InputError(f"Unknown columns: {', '.join(map(repr, unknown))}. There are: {', '.join(known)}.")
+    return frame.with_columns(pl.col(VERSION).dt.date().alias(PARTITION)).select(wanted)
+
+
+def _pandas(frame: pl.DataFrame) -> pd.DataFrame:
+    try:
+        import pandas as pd
+    except ImportError:
+        raise InputError("backend='pandas' needs pandas: pip install 'd22kit[pandas]'.") from None
+    vocabulary = [name for name, dtype in frame.schema.items() if dtype == pl.Categorical]
+    plain = frame.with_columns(pl.col(vocabulary).cast(pl.String))
+    table = plain.to_arrow(compat_level=pl.CompatLevel.oldest())
+    rows: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return rows.astype(dict.fromkeys(vocabulary, "category"))

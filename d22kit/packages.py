@@ -1,0 +1,253 @@
+"""Extracts as they lie: the data package that describes one, its files, and how to open them again.
+
+An extract is described by a Frictionless data package beside it, `<name>.datapackage.json`: so two extracts in one
+directory keep their own, and a directory holds nothing but Parquet files, which is what its readers expect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import polars as pl
+
+from d22kit.config import store_root
+from d22kit.errors import ExtractError
+from d22kit.schema import CREATED, FRAME, PARTITION, VERSION
+
+__all__ = [
+    "DESCRIPTOR",
+    "FORMATS",
+    "FORMULA",
+    "OUTCOMES",
+    "SCANS",
+    "Package",
+    "formats_known",
+    "hidden",
+    "open_extract",
+    "shown",
+]
+
+DESCRIPTOR = ".datapackage.json"
+LAYOUT = 1
+"""The layout of extracts. A higher one is refused, never guessed at."""
+
+OUTCOMES = ("delivery_state", "bounce_category", "bounce_permanence")
+"""What classifying adds to a row."""
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".xlsx": "xlsx",
+}
+
+TYPES = {**FRAME, **dict.fromkeys(OUTCOMES, pl.Categorical()), PARTITION: pl.Date()}
+
+FORMULA = "(?:[\\s\\x00-\\x1f\u200b\ufeff]*[=+\\-@＝＋－＠]|[\\t\\r\\n])"
+"""How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind what is not seen."""
+
+
+def hidden(text: pl.Expr) -> pl.Expr:
+    """Put an apostrophe before every text that a spreadsheet would take for a formula.
+
+    One is also put before apostrophes that already stand there, so that `shown` brings back every text.
+    """
+    return text.str.replace(f"^('*{FORMULA})", "'$1")
+
+
+def shown(text: pl.Expr) -> pl.Expr:
+    """Take away the apostrophes that `hidden` put."""
+    return text.str.replace(f"^'('*{FORMULA})", "$1")
+
+
+def formats_known() -> str:
+    """Name the formats in a sentence."""
+    return ", ".join(FORMATS) + ", or a directory of Parquet files (no suffix, or a slash at the end)"
+
+
+@dataclass(frozen=True)
+class Package:
+    """An extract by its description.
+
+    Parameters
+    ----------
+    place
+        The extract's file or directory: an absolute path or a URL.
+    descriptor
+        The data package, as JSON values.
+    """
+
+    place: str
+    descriptor: dict[str, Any]
+
+    @classmethod
+    def find(cls, path: str | os.PathLike[str]) -> Package | None:
+        """Return the package of the extract at a path; None where no extract of d22kit's is described.
+
+        Raises
+        ------
+        ExtractError
+            Where the description is damaged, or by a newer d22kit.
+        """
+        place = store_root(path)
+        content = read_bytes(place + DESCRIPTOR)
+        descriptor = None if content is None else _parse(place + DESCRIPTOR, content)
+        return None if descriptor is None else cls(place, descriptor)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Where the rows come from, and what was chosen and masked."""
+        return cast(dict[str, Any], self.descriptor["d22kit"])
+
+    @property
+    def folder(self) -> bool:
+        """Whether the extract is a directory."""
+        return "/" in self.descriptor["resources"][0]["path"]
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Each file's path or URL, with its description; an extract may be renamed with its description."""
+        return {
+            self.place + part["path"][len(part["path"].partition("/")[0]) :]: part
+            for part in self.descriptor["resources"]
+        }
+
+    def scan(self) -> pl.LazyFrame:
+        """Return a directory's rows; what its paths say is text."""
+        hive = dict.fromkeys((field["name"] for field in self.about.get("partition_by", ())), pl.String())
+        return pl.scan_parquet(
+            list(self.files), glob=False, hive_partitioning=bool(hive), hive_schema=hive or None
+        )
+
+
+def open_extract(path: str | os.PathLike[str]) -> pl.LazyFrame | None:
+    """Return an extract's rows as a lazy frame, with the columns it has; None where there is no extract.
+
+    A single file opens without its description as well. Times are microseconds, as in `d22kit.scan`.
+
+    Raises
+    ------
+    ExtractError
+        Where the extract is damaged, or an Excel file: those are for people.
+    """
+    package, place = Package.find(path), store_root(path)
+    ending = suffix(place)
+    if package is None and not (ending and Path(place).is_file()):
+        return None
+    if ending == ".xlsx":
+        raise ExtractError(
+            f"{place} is an Excel extract, which is for people to read. Write a Parquet one from the same version "
+            "to work with."
+        )
+    try:
+        if package is not None and package.folder:
+            return _typed(package.scan()).select(package.about["columns"])
+        return _typed(SCANS[FORMATS[ending]]([place]), text=FORMATS[ending] == "csv")
+    except (OSError, KeyError, pl.exceptions.PolarsError) as error:
+        raise ExtractError(
+            f"The extract {place} cannot be opened: {error}. Check it with 'd22kit verify'."
+        ) from error
+
+
+def suffix(place: str) -> str:
+    """Return the known suffix that a name ends with, or nothing."""
+    return next((known for known in FORMATS if place.lower().endswith(known)), "")
+
+
+def checksum(place: str) -> tuple[str, int]:
+    """Return a file's SHA-256 and its bytes."""
+    digest, size = hashlib.sha256(), 0
+    with open_bytes(place) as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    return digest.hexdigest(), size
+
+
+def open_bytes(place: str) -> IO[bytes]:
+    """Open a file, or an object, for reading."""
+    if "://" in place:
+        system, name = storage(place)
+        return cast(IO[bytes], system.open_input_stream(name))
+    return Path(place).open("rb")
+
+
+def read_bytes(place: str) -> bytes | None:
+    """Return what a file, or an object, holds; None where there is none.
+
+    Raises
+    ------
+    ExtractError
+        Where the place cannot be reached.
+    """
+    try:
+        with open_bytes(place) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ExtractError(f"{place} cannot be read: {error.strerror or error}.") from error
+
+
+def storage(url: str) -> tuple[Any, str]:
+    """Return the object storage of a URL, with the credentials of the environment, and the path in it.
+
+    Raises
+    ------
+    ExtractError
+        Where the URL is of no known kind.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSystem
+
+    try:
+        system, path = FileSystem.from_uri(url)
+    except ArrowException as error:
+        raise ExtractError(f"{url} is no object storage that can be reached: {error}") from error
+    return system, path
+
+
+def _parse(name: str, content: bytes) -> dict[str, Any] | None:
+    try:
+        descriptor: dict[str, Any] = json.loads(content)
+        if "d22kit" not in descriptor:
+            return None
+        layout = descriptor["d22kit"]["layout"]
+        complete = all({"path", "hash", "bytes"} <= part.keys() for part in descriptor["resources"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        complete, layout = False, LAYOUT
+    if layout > LAYOUT:
+        raise ExtractError(
+            f"{name} has layout {layout}; this d22kit knows up to {LAYOUT}. Upgrade it: pip install -U d22kit."
+        )
+    if not complete:
+        raise ExtractError(f"{name} is damaged: it is no data package any more. Ask for the extract again.")
+    return descriptor
+
+
+def _typed(frame: pl.LazyFrame, *, text: bool = False) -> pl.LazyFrame:
+    """Give the columns their types of `schema.FRAME`; CSV is text throughout."""
+    found = frame.collect_schema()
+    if PARTITION in found and found[PARTITION] == pl.String():
+        frame = frame.with_columns(pl.col(PARTITION).str.to_date())
+    if text:
+        times = pl.col([name for name in found if name in (CREATED, VERSION)])
+        words = pl.col([name for name in found if not TYPES[name].is_temporal()])
+        frame = frame.with_columns(shown(words), times.str.to_datetime(time_unit="us", time_zone="UTC"))
+    return frame.cast({name: TYPES[name] for name in found})
+
+
+SCANS: dict[str, Callable[[list[str]], pl.LazyFrame]] = {
+    "csv": partial(pl.scan_csv, infer_schema=False),
+    "parquet": partial(pl.scan_parquet, glob=False, hive_partitioning=False),
+    "arrow": partial(pl.scan_ipc, glob=False, hive_partitioning=False),
+}

@@ -1,0 +1,281 @@
+"""What a store holds and held: its status, versions, changes and quarantine, and how long versions are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+from deltalake.exceptions import DeltaError
+
+from d22kit.display import Facts, number
+from d22kit.errors import InputError, StoreError, VersionNotFoundError
+from d22kit.schema import KEY, NAMES, STORED, VERSION
+from d22kit.store import Store, describe
+from d22kit.times import iso
+
+__all__ = ["StoreStatus", "VacuumReport", "changes", "quarantine", "status", "vacuum", "versions"]
+
+_VERSIONS = pl.Schema(
+    {
+        "version": pl.Int64(),
+        "committed_at": pl.Datetime("ms", "UTC"),
+        "act": pl.String(),
+        **dict.fromkeys(
+            ("fetched", "new", "updated", "unchanged", "outdated", "removed", "quarantined"), pl.Int64()
+        ),
+        "watermark": pl.Datetime("us", "UTC"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class StoreStatus(Facts):
+    """How a store stands.
+
+    Parameters
+    ----------
+    data, owner
+        Where it lies, and the service root and lender it belongs to.
+    version
+        Its newest version.
+    rows, bytes, files
+        Rows, bytes on disk and data files of that version.
+    watermark
+        Up to here (UTC, `updated_at`) it is complete; None before the first sync is done.
+    unfinished
+        Windows that an interrupted sync left; the next one goes on with them.
+    quarantined
+        Rows set apart because they could not be stored.
+    """
+
+    data: str
+    owner: str
+    version: int
+    rows: int
+    bytes: int
+    files: int
+    watermark: datetime | None
+    unfinished: int
+    quarantined: int
+
+    title = "Store"
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Give the status line by line."""
+        yield "store", self.data
+        yield "service", self.owner
+        yield "version", str(self.version)
+        yield "rows", number(self.rows)
+        yield "on disk", f"{self.bytes / 1e6:,.1f} MB in {number(self.files)} files"
+        yield "complete up to", iso(self.watermark) if self.watermark else "not yet complete"
+        yield "quarantined", number(self.quarantined)
+
+    def advice(self) -> Iterator[str]:
+        """Say what to look at, if anything."""
+        if self.unfinished:
+            yield "A sync was interrupted; run 'd22kit sync' to go on."
+        if self.quarantined:
+            yield "Some rows could not be stored: see 'd22kit quarantine'."
+
+
+@dataclass(frozen=True)
+class VacuumReport(Facts):
+    """Which files a vacuum deleted: `files` of them, `bytes` in all; versions older than `keep` are gone."""
+
+    data: str
+    keep: timedelta
+    files: int
+    bytes: int
+
+    title = "Vacuum"
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Give the report line by line."""
+        yield "store", self.data
+        yield "versions kept", f"those of the last {self.keep / timedelta(days=1):g} days"
+        yield "files deleted", number(self.files)
+        yield "bytes deleted", f"{self.bytes / 1e6:,.1f} MB"
+
+
+def status(data: str | os.PathLike[str] | None = None) -> StoreStatus:
+    """Return how a store stands: its rows, how far it is complete, what is unfinished or set apart.
+
+    Parameters
+    ----------
+    data
+        The store's directory or URL; None is `$D22KIT_DATA`, else `data` in the working directory.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreFormatError
+        Where there is no store of d22kit's.
+    """
+    store = Store.open(data)
+    files, state = store.files(), store.state()
+    return StoreStatus(
+        data=store.root,
+        owner=store.owner,
+        version=store.table.version(),
+        rows=int(files["rows"].sum()),
+        bytes=int(files["bytes"].sum()),
+        files=files.height,
+        watermark=state.watermark,
+        unfinished=len(state.windows),
+        quarantined=quarantine(data).height,
+    )
+
+
+def versions(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
+    """Return every version of a store, the newest first.
+
+    Returns
+    -------
+    pl.DataFrame
+        `version`, `committed_at` (UTC), `act`, then rows `fetched`, `new`, `updated`, `unchanged`, `outdated`,
+        `removed` and `quarantined` by that commit, and the `watermark` (UTC) it reached. Commits by other
+        writers have only a version and a time.
+    """
+    rows = []
+    for commit in Store.open(data).table.history():
+        act, counts, state = describe(commit)
+        moment = datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
+        row = {"version": commit["version"], "committed_at": moment, "act": act}
+        rows.append({**row, **counts, "watermark": state and state.watermark})
+    return pl.DataFrame(rows, schema=_VERSIONS)
+
+
+def quarantine(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
+    """Return the rows that could not be stored, each once.
+
+    Returns
+    -------
+    pl.DataFrame
+        `reason`, `request_id` (what the service called the answer that brought the row) and `raw` (its JSON as
+        it came; it may hold personal data).
+    """
+    store = Store.open(data)
+    place = store.place("quarantine")
+    empty = pl.DataFrame(schema={"reason": pl.String, "request_id": pl.String, "raw": pl.String})
+    if store.local and not Path(place).is_dir():
+        return empty
+    try:
+        rows = pl.scan_parquet(f"{place}/*.parquet", missing_columns="insert", schema=empty.schema).collect()
+    except (FileNotFoundError, OSError, pl.exceptions.ComputeError):
+        return empty
+    return rows.unique("raw", keep="last", maintain_order=True)
+
+
+def changes(
+    data: str | os.PathLike[str] | None = None, *, since_version: int, until_version: int | None = None
+) -> pl.DataFrame:
+    """Return what became of the rows between two versions: what a sync, or a week of syncs, changed.
+
+    Parameters
+    ----------
+    data
+        The store.
+    since_version, until_version
+        The version before, and the one after; None is the newest.
+
+    Returns
+    -------
+    pl.DataFrame
+        `public_id`, `change` (`"inserted"`, `"updated"` or `"removed"`), the row's columns as the later version
+        has them (as the earlier one had them where removed), and `old_status`, `old_delivery_status` and
+        `old_updated_at` beside them (null where inserted).
+
+    Raises
+    ------
+    VersionNotFoundError
+        Where a version is not in the store, or its files were vacuumed away.
+    InputError
+        Where the versions are not in order.
+    """
+    store = Store.open(data)
+    last = store.table.version() if until_version is None else until_version
+    if since_version > last:
+        raise InputError(f"since_version={since_version} comes after until_version={last}; swap the two.")
+    before, after = store.at(since_version).files(), store.at(last).files()
+    # A file in both versions holds the same rows, so only the exchanged ones are read.
+    old = _rows(store, before.join(after, on="path", how="anti"))
+    new = _rows(store, after.join(before, on="path", how="anti"))
+    try:
+        return _differences(old, new).collect(engine="streaming")
+    except (FileNotFoundError, OSError) as error:
+        raise VersionNotFoundError(
+            f"Files of version {since_version} or {last} were vacuumed away; see d22kit.versions() and keep more "
+            "with d22kit.vacuum(keep=...)."
+        ) from error
+
+
+def vacuum(
+    data: str | os.PathLike[str] | None = None, *, keep: timedelta = timedelta(days=30)
+) -> VacuumReport:
+    """Delete files that no version of the last `keep` needs, and those a killed sync left.
+
+    Parameters
+    ----------
+    data
+        The store.
+    keep
+        How long versions stay readable.
+
+    Raises
+    ------
+    StoreLockedError
+        Where a sync is running.
+    InputError
+        Where `keep` is negative.
+    """
+    if keep < timedelta(0):
+        raise InputError(f"keep={keep} is negative; give a timedelta of 0 or more.")
+    store = Store.open(data)
+    with store.writing():
+        sizes = _sizes(store)
+        try:
+            # Only a full vacuum also lists files that no commit ever named.
+            gone = store.table.vacuum(
+                retention_hours=int(keep / timedelta(hours=1)),
+                dry_run=False,
+                enforce_retention_duration=False,
+                full=True,
+            )
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"The store at {store.root} could not be vacuumed: {error}") from error
+    return VacuumReport(store.root, keep, len(gone), sum(sizes.get(name, 0) for name in gone))
+
+
+def _rows(store: Store, files: pl.DataFrame) -> pl.LazyFrame:
+    if files.is_empty():
+        return STORED.to_frame().lazy()
+    return pl.scan_parquet(files["path"].to_list(), schema=STORED, hive_partitioning=False, glob=False)
+
+
+def _differences(old: pl.LazyFrame, new: pl.LazyFrame) -> pl.LazyFrame:
+    was = old.select(pl.all().name.prefix("old_")).with_columns(pl.col(f"old_{KEY}").alias(KEY))
+    both = new.with_columns(pl.lit(True).alias("now")).join(was, on=KEY, how="full", coalesce=True)
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"old_{name}")) for name in NAMES if name != KEY)
+    change = (
+        pl.when(pl.col("now").is_null())
+        .then(pl.lit("removed"))
+        .when(pl.col(f"old_{KEY}").is_null())
+        .then(pl.lit("inserted"))
+        .otherwise(pl.lit("updated"))
+    )
+    # A removed row shows what it was; any other shows what it is, nulls included.
+    gone = pl.col("now").is_null()
+    shown = [pl.when(gone).then(f"old_{name}").otherwise(name).alias(name) for name in NAMES if name != KEY]
+    beside = [f"old_{name}" for name in ("status", "delivery_status", VERSION)]
+    changed = both.with_columns(change.alias("change")).filter((pl.col("change") != "updated") | ~same)
+    return changed.select(KEY, "change", *shown, *beside).sort(VERSION, KEY)
+
+
+def _sizes(store: Store) -> dict[str, int]:
+    if not store.local:
+        return {}
+    base = Path(store.place("conversations"))
+    return {path.relative_to(base).as_posix(): path.stat().st_size for path in base.rglob("*.parquet")}

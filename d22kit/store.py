@@ -1,0 +1,427 @@
+"""Where a store's parts lie, whose it is, what it has covered, and who may write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from d22kit.config import store_root
+from d22kit.errors import (
+    StoreError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    VersionNotFoundError,
+)
+from d22kit.schema import FORMAT, KEY, PARTITION, STORED
+from d22kit.times import TimeLike, instant, iso
+from d22kit.windows import Interval, Window
+
+__all__ = ["NEVER", "Counts", "State", "Store", "describe", "sync_path", "sync_paths", "write_durably"]
+
+NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""A time that no row has."""
+FLUSHES = 8
+_FORMAT, _OWNER = "d22kit.format", "d22kit.owner"
+_SETTINGS = {
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+}
+_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a commit, or all commits of a sync, did to rows."""
+
+    fetched: int = 0
+    new: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    outdated: int = 0
+    removed: int = 0
+    quarantined: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far the store is: kept in the commit of the rows it speaks of.
+
+    Parameters
+    ----------
+    covered
+        Intervals of `updated_at` that were walked to their end and may be built upon.
+    windows
+        Windows begun and not done, with the cursors to go on from.
+    claim
+        How far those windows may count as covered once done; later rows may still be committed late.
+    floor
+        The earliest `updated_at` ever asked for: None is the beginning, `NEVER` that nothing was asked for yet.
+    staged
+        Number of the last staging file whose pages this commit holds.
+    """
+
+    covered: tuple[Interval, ...] = ()
+    windows: tuple[Window, ...] = ()
+    claim: datetime | None = None
+    floor: datetime | None = NEVER
+    staged: int = 0
+
+    @property
+    def watermark(self) -> datetime | None:
+        """Up to where nothing is missing from the floor on, or None before the first window is done."""
+        return self.covered[0][1] if self.covered else None
+
+    def same_as(self, other: State) -> bool:
+        """Whether both say the same of the rows; which staging files were used up does not matter."""
+        return replace(self, staged=0) == replace(other, staged=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON values."""
+        return {
+            "covered": [[since and iso(since), iso(until)] for since, until in self.covered],
+            "windows": [window.to_json() for window in self.windows],
+            "claim": self.claim and iso(self.claim),
+            "floor": self.floor and iso(self.floor),
+            "staged": self.staged,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> State:
+        """Return the state that `to_json` wrote."""
+        return cls(
+            covered=tuple((instant(since), _instant(until)) for since, until in value["covered"]),
+            windows=tuple(Window.from_json(window) for window in value["windows"]),
+            claim=instant(value["claim"]),
+            floor=instant(value["floor"]),
+            staged=value["staged"],
+        )
+
+
+def _instant(text: str) -> datetime:
+    moment = instant(text)
+    assert moment is not None
+    return moment
+
+
+@dataclass
+class Store:
+    """One store: a Delta table of rows, and beside it the quarantine, the staging files and the lock."""
+
+    root: str
+    table: DeltaTable = field(repr=False)
+
+    @staticmethod
+    def exists(data: str | os.PathLike[str] | None = None) -> bool:
+        """Whether there is a store at that place."""
+        root = store_root(data)
+        try:
+            return DeltaTable.is_deltatable(_table_uri(root))
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"The place {root} cannot be reached: {error}") from error
+
+    @classmethod
+    def open(cls, data: str | os.PathLike[str] | None = None) -> Store:
+        """Open a store.
+
+        Raises
+        ------
+        StoreNotFoundError
+            Where there is none.
+        StoreFormatError
+            Where the table there is none of d22kit's, or was written by a newer d22kit.
+        """
+        root = store_root(data)
+        if not cls.exists(root):
+            raise StoreNotFoundError(_not_found(root))
+        try:
+            store = cls(root, DeltaTable(_table_uri(root)))
+        except TableNotFoundError:
+            raise StoreNotFoundError(_not_found(root)) from None
+        except (DeltaError, OSError) as error:
+            raise StoreFormatError(f"The table at {_table_uri(root)} cannot be read: {error}") from error
+        store._check_format()
+        return store
+
+    @classmethod
+    def create(cls, data: str | os.PathLike[str] | None, owner: str) -> Store:
+        """Create an empty store that belongs to `owner` (service root and lender)."""
+        root = store_root(data)
+        try:
+            if "://" not in root:
+                Path(root).mkdir(parents=True, exist_ok=True)
+            schema = pl.Schema({**STORED, PARTITION: pl.Date()}).to_frame().to_arrow().schema
+            table = DeltaTable.create(
+                _table_uri(root),
+                DeltaSchema.from_arrow(schema),
+                partition_by=[PARTITION],
+                description="Conversation rows of D22, one per public_id, newest updated_at; kept by d22kit.",
+                configuration={**_SETTINGS, _FORMAT: str(FORMAT), _OWNER: owner},
+                raise_if_key_not_exists=False,
+                commit_properties=CommitProperties(custom_metadata=_metadata(State(), Counts(), "create")),
+            )
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"No store can be made at {root}: {error}. Is the place writable?") from error
+        return cls(root, table)
+
+    @property
+    def local(self) -> bool:
+        """Whether the store lies on a disk of this machine."""
+        return "://" not in self.root
+
+    @property
+    def owner(self) -> str:
+        """The service root and lender the store belongs to."""
+        return self.table.metadata().configuration.get(_OWNER, "")
+
+    def check_owner(self, owner: str) -> None:
+        """Refuse a service or lender the store does not belong to.
+
+        Raises
+        ------
+        StoreMismatchError
+            Where the store belongs to another.
+        """
+        if self.owner != owner:
+            raise StoreMismatchError(
+                f"The store at {self.root} belongs to {self.owner}, and you are syncing {owner}. Two lenders in "
+                "one store would be counted together: name another place with data=... or D22KIT_DATA."
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the store's lock, so that one process writes at a time; object storage has no lock.
+
+        Raises
+        ------
+        StoreLockedError
+            Where another process holds it; says which.
+        """
+        if not self.local:
+            yield
+            return
+        path = Path(self.root, ".lock")
+        lock = filelock.FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise StoreLockedError(
+                f"Another process is writing to the store at {self.root} ({_holder(path)}). Reading goes on "
+                "meanwhile; sync again when it is done. The lock ends with its process: nothing is to be deleted."
+            ) from None
+        except OSError as error:
+            raise StoreError(f"The store at {self.root} cannot be written: {error}.") from error
+        try:
+            path.with_name(".lock-holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            yield
+        finally:
+            path.with_name(".lock-holder").unlink(missing_ok=True)
+            lock.release()
+
+    def state(self) -> State:
+        """Return how far the store is; commits by other writers are looked past."""
+        for limit in (1, 50, None):
+            for commit in self.table.history(limit):
+                if state := describe(commit)[2]:
+                    return state
+        return State()
+
+    def at(self, version: int | None = None, as_of: TimeLike | None = None) -> Store:
+        """Return the store as one of its versions left it.
+
+        Raises
+        ------
+        VersionNotFoundError
+            Where the store has no such version.
+        """
+        if version is None and as_of is None:
+            return self
+        moment = instant(as_of, "as_of")
+        try:
+            table = DeltaTable(_table_uri(self.root))
+            if moment is not None:
+                first = min(commit["timestamp"] for commit in table.history())
+                if moment.timestamp() * 1000 < first:
+                    raise VersionNotFoundError(
+                        f"as_of={iso(moment)} lies before the store's first version. See d22kit.versions()."
+                    )
+            table.load_as_version(moment if moment is not None else version)  # type: ignore[arg-type]
+        except (DeltaError, ValueError, OverflowError) as error:
+            raise VersionNotFoundError(
+                f"The store at {self.root} has no version {version}; it has 0 to {self.table.version()}. "
+                "See d22kit.versions()."
+            ) from error
+        return replace(self, table=table)
+
+    def files(self) -> pl.DataFrame:
+        """Return the live data files: `path` (absolute), `name`, `rows`, `bytes`, `low`, `high` (least and
+        greatest key; null where unknown) and the partition's date.
+        """
+        actions = pl.DataFrame(self.table.get_add_actions(flatten=True))
+        have = set(actions.columns)
+        return actions.select(
+            pl.format("{}/{}", pl.lit(_table_uri(self.root)), "path").alias("path"),
+            pl.col("path").alias("name"),
+            pl.col("num_records").cast(pl.Int64).alias("rows"),
+            pl.col("size_bytes").cast(pl.Int64).alias("bytes"),
+            *(
+                (pl.col(f"{bound}.{KEY}") if f"{bound}.{KEY}" in have else pl.lit(None, pl.String)).alias(
+                    name
+                )
+                for bound, name in (("min", "low"), ("max", "high"))
+            ),
+            pl.col(f"partition.{PARTITION}").cast(pl.Date).alias(PARTITION),
+        ).sort(PARTITION, "name")
+
+    def check_kept(self, files: pl.DataFrame) -> None:
+        """Refuse a version whose files were vacuumed away.
+
+        Raises
+        ------
+        VersionNotFoundError
+            Where one of its files is gone.
+        """
+        if self.local and not all(map(os.path.exists, files["path"])):
+            raise VersionNotFoundError(
+                f"Version {self.table.version()} of the store at {self.root} was vacuumed away; its rows cannot "
+                "be read any more. Newer ones can: see d22kit.versions()."
+            )
+
+    def commit(self, actions: list[AddAction | RemoveAction], state: State, counts: Counts, act: str) -> int:
+        """Make files and state one new version of the table, or none of it.
+
+        Raises
+        ------
+        StoreLockedError
+            Where another writer committed since this store was opened.
+        """
+        try:
+            self.table.create_write_transaction(
+                actions,
+                mode="append",
+                schema=self.table.schema(),
+                partition_by=[PARTITION],
+                # No retry: a retried commit would land on a table that its files were not made for.
+                commit_properties=CommitProperties(_metadata(state, counts, act), max_commit_retries=0),
+                post_commithook_properties=_HOOKS,
+            )
+        except CommitFailedError as error:
+            raise StoreLockedError(
+                f"Another process committed to the store at {self.root} meanwhile. Nothing of this commit was "
+                "written; sync again, one process at a time."
+            ) from error
+        except (DeltaError, OSError) as error:
+            raise StoreError(
+                f"The store at {self.root} could not be written: {error}. It is as it was."
+            ) from error
+        self.table.update_incremental()
+        if self.local:
+            self._make_durable()
+        return self.table.version()
+
+    def place(self, *parts: str) -> str:
+        """Return the path or URL of a part of the store."""
+        return "/".join((self.root, *parts))
+
+    def _make_durable(self) -> None:
+        # delta-rs puts the log entry in its place by an atomic rename and leaves the flush to the system.
+        log = Path(_table_uri(self.root), "_delta_log")
+        for path in (log / f"{self.table.version():020}.json", log):
+            sync_path(path)
+
+    def _check_format(self) -> None:
+        found = self.table.metadata().configuration.get(_FORMAT)
+        if found is None:
+            raise StoreFormatError(
+                f"The Delta table at {_table_uri(self.root)} was not made by d22kit. Name another place."
+            )
+        if int(found) > FORMAT:
+            raise StoreFormatError(
+                f"The store at {self.root} has format {found}; this d22kit knows up to {FORMAT}. Upgrade d22kit "
+                "with 'pip install -U d22kit'; nothing was changed."
+            )
+
+
+def sync_path(path: Path) -> None:
+    """Have the system put a file, or a directory's entries, on the disk itself."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no handle for a directory's entries, and needs none.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_paths(files: Sequence[Path]) -> None:
+    """Have the system put many files, and their directories' entries, on the disk itself.
+
+    Raises
+    ------
+    StoreError
+        Where the disk refuses.
+    """
+    try:
+        # At once: a disk takes many flushes in about the time of one.
+        with ThreadPoolExecutor(FLUSHES) as pool:
+            list(pool.map(sync_path, [*files, *{file.parent for file in files}]))
+    except OSError as error:
+        raise StoreError(f"The disk did not take what was written: {error}. Sync again.") from error
+
+
+def write_durably(path: Path, content: bytes | memoryview) -> None:
+    """Write a new file that is on the disk itself before this returns; its directory is synced by the caller."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _table_uri(root: str) -> str:
+    return f"{root}/conversations"
+
+
+def _metadata(state: State, counts: Counts, act: str) -> dict[str, Any]:
+    return {"d22kit": json.dumps({"act": act, "state": state.to_json(), "counts": asdict(counts)})}
+
+
+def describe(commit: dict[str, Any]) -> tuple[str | None, dict[str, int], State | None]:
+    """Return the act, counts and state of a commit of the table's history; nothing for another writer's."""
+    if "d22kit" not in commit:
+        return None, {}, None
+    about = json.loads(commit["d22kit"])
+    return about["act"], about["counts"], State.from_json(about["state"])
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.with_name(".lock-holder").read_text()
+    except OSError:
+        return "unknown process"
+
+
+def _not_found(root: str) -> str:
+    return (
+        f"There is no store at {root}. Run 'd22kit sync' (or d22kit.sync()) to make one there, or name another "
+        "place with data=... or D22KIT_DATA."
+    )

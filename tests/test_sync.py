@@ -1,0 +1,238 @@
+"""Sync: the store equals the service, row by row, whatever happens on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+import d22kit
+from d22kit.errors import (
+    AuthError,
+    ConfigError,
+    EndpointError,
+    InputError,
+    StoreError,
+    StoreLockedError,
+    StoreMismatchError,
+)
+from d22kit.schema import KEY
+from d22kit.simulator import Simulation, refuse, simulate
+from d22kit.store import Store
+
+Start = Callable[..., Simulation]
+
+
+def assert_equal(data: Path, simulation: Simulation) -> None:
+    assert_frame_equal(d22kit.load(data).sort(KEY), simulation.truth().sort(KEY), categorical_as_str=True)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_backfill_and_its_increments_equal_the_service(
+    simulation: Start, tmp_path: Path, workers: int
+) -> None:
+    service = simulation(5_000, others=500)
+    report = d22kit.sync(service.endpoint, tmp_path, workers=workers)
+    assert (report.new, report.updated, report.quarantined) == (5_000, 0, 0)
+    assert_equal(tmp_path, service)
+    for _ in range(3):
+        tick = service.tick(hours=30)
+        report = d22kit.sync(service.endpoint, tmp_path, workers=workers)
+        assert (report.new, report.updated) == (tick.inserted + tick.late, tick.updated)
+        assert_equal(tmp_path, service)
+
+
+def test_a_sync_with_nothing_to_do_makes_no_version(simulation: Start, tmp_path: Path) -> None:
+    service = simulation(500)
+    first = d22kit.sync(service.endpoint, tmp_path)
+    again = d22kit.sync(service.endpoint, tmp_path)
+    assert (again.new, again.updated, again.versions, again.version) == (0, 0, 0, first.version)
+
+
+@pytest.fixture(scope="module")
+def still() -> Iterator[Simulation]:
+    """A service on which no time passes."""
+    with simulate(600) as service:
+        yield service
+
+
+bounded = st.tuples(st.integers(0, 400), st.integers(1, 400), st.sampled_from([1, 3]))
+
+
+@settings(max_examples=10)
+@given(syncs=st.lists(bounded, min_size=1, max_size=3))
+def test_bounded_syncs_in_any_order_leave_no_hole(
+    still: Simulation, tmp_path_factory: pytest.TempPathFactory, syncs: list[tuple[int, int, int]]
+) -> None:
+    data = tmp_path_factory.mktemp("store")
+    for start, days, workers in syncs:
+        since = still.now - timedelta(days=start)
+        d22kit.sync(still.endpoint, data, since=since, until=since + timedelta(days=days), workers=workers)
+    d22kit.sync(still.endpoint, data)
+    floor = still.now - timedelta(days=max(start for start, _, _ in syncs))
+    want = still.truth().filter(pl.col("updated_at") >= floor)
+    assert_frame_equal(d22kit.load(data).sort(KEY), want.sort(KEY), categorical_as_str=True)
+
+
+def test_since_sets_the_floor_and_a_later_one_moves_it_back(simulation: Start, tmp_path: Path) -> None:
+    service = simulation(1_000)
+    d22kit.sync(service.endpoint, tmp_path, since=service.now - timedelta(days=30))
+    few = d22kit.load(tmp_path).height
+    assert 0 < few < 1_000
+    service.tick(inserts=10, late=0)
+    d22kit.sync(service.endpoint, tmp_path)
+    assert d22kit.load(tmp_path).height == few + 10
+    d22kit.sync(service.endpoint, tmp_path, since="2000-01-01")
+    assert_equal(tmp_path, service)
+
+
+def test_rows_that_change_during_the_walk_are_met(tmp_path: Path) -> None:
+    def moving(number: int, request: Request) -> None:
+        if number in (4, 7):
+            service.tick(hours=1)
+
+    with simulate(5_000, hook=moving) as service:
+        d22kit.sync(service.endpoint, tmp_path, workers=3)
+        assert_equal(tmp_path, service)
+
+
+KILLED = """
+import os, sys
+events, last = 0, int(sys.argv[1])
+def count(event, args):
+    global events
+    if event in ("open", "os.mkdir", "os.rename", "os.remove") and sys.argv[2] in str(args):
+        events += 1
+        if events == last:
+            os.kill(os.getpid(), 9)
+import d22kit
+from d22kit import syncing
+syncing.COMMIT_ROWS, syncing.STAGE_PAGES = 2_000, 2
+root, lender, email, password = sys.argv[3:]
+endpoint = d22kit.Endpoint(root=root, lender=lender, email=email, password=password)
+sys.addaudithook(count)
+d22kit.sync(endpoint, sys.argv[2], workers=2, progress=False)
+"""
+
+
+def test_a_kill_at_any_act_on_disk_loses_and_doubles_nothing(simulation: Start, tmp_path: Path) -> None:
+    service, data = simulation(8_000), tmp_path / "store"
+    here = service.endpoint
+    who = [here.root, str(here.lender), str(here.email), str(here.password)]
+    kills = 0
+    for event in (1, 3, 8, 21, 40, 75, 130, 200, 330, 450):
+        command = [sys.executable, "-c", KILLED, str(event), str(data), *who]
+        kills += subprocess.run(command, check=False).returncode == -9
+        if Store.exists(data):
+            rows = d22kit.load(data)
+            assert rows[KEY].is_unique().all()
+            assert rows.join(service.truth(), on=KEY, how="anti").is_empty()
+        service.tick(hours=2)
+    assert kills >= 5
+    d22kit.sync(here, data)
+    assert_equal(data, service)
+
+
+def test_an_interrupted_sync_keeps_what_it_has_and_goes_on(tmp_path: Path) -> None:
+    answered = 0
+
+    def failing(number: int, request: Request) -> Response | None:
+        nonlocal answered
+        if "exports" not in request.url.path:
+            return None
+        answered += 1
+        return refuse(403, "That lender is not yours.") if answered in (6, 7, 8, 9) else None
+
+    with simulate(8_000, hook=failing) as service:
+        with pytest.raises(AuthError, match="not yours") as caught:
+            d22kit.sync(service.endpoint, tmp_path, workers=1)
+        assert "5,000 rows of this sync are kept" in caught.value.__notes__[0]
+        assert d22kit.load(tmp_path).height == 5_000
+        assert d22kit.status(tmp_path).unfinished == 1
+        answered = 100
+        report = d22kit.sync(service.endpoint, tmp_path, workers=1)
+        assert report.new == 3_000
+        assert_equal(tmp_path, service)
+
+
+def test_odd_rows_are_quarantined_named_and_met_again(simulation: Start, tmp_path: Path) -> None:
+    service = simulation(50)
+    odd = [
+        {
+            "public_id": "66aaaaaaaaaaaaaaaaaaaaaa",
+            "updated_at": service.truth()["updated_at"].max().isoformat(),
+            "v": 2,
+        },
+        {"public_id": "66bbbbbbbbbbbbbbbbbbbbbb", "updated_at": None},
+    ]
+
+    def also(number: int, request: Request) -> Response | None:
+        if "exports" not in request.url.path:
+            return None
+        pagination = {"nextCursor": None}
+        return JSONResponse(
+            {
+                "code": 200,
+                "message": "ok",
+                "body": {"rows": odd, "pagination": pagination, "meta": {}},
+                "errors": [],
+            },
+            headers={"Date": service.now.strftime("%a, %d %b %Y %H:%M:%S GMT")},
+        )
+
+    service.service.hook = also
+    report = d22kit.sync(service.endpoint, tmp_path)
+    assert (report.new, report.quarantined, report.unknown_fields) == (1, 1, ("v",))
+    assert d22kit.load(tmp_path)["extra"].to_list() == ['{"v":2}']
+    assert d22kit.quarantine(tmp_path)["reason"].to_list() == ["updated_at is missing"]
+    assert "quarantine()" in str(report)
+
+
+def test_another_lender_is_refused_and_nothing_changes(simulation: Start, tmp_path: Path) -> None:
+    d22kit.sync(simulation(100).endpoint, tmp_path)
+    before = d22kit.status(tmp_path)
+    with pytest.raises(StoreMismatchError, match="belongs to"):
+        d22kit.sync(simulation(100).endpoint, tmp_path)
+    assert d22kit.status(tmp_path) == before
+
+
+def test_two_syncs_at_once_are_refused(simulation: Start, tmp_path: Path) -> None:
+    service = simulation(100)
+    d22kit.sync(service.endpoint, tmp_path)
+    with Store.open(tmp_path).writing(), pytest.raises(StoreLockedError, match="writing to the store"):
+        d22kit.sync(service.endpoint, tmp_path)
+
+
+def test_bad_arguments_leave_no_trace(simulation: Start, tmp_path: Path) -> None:
+    data, service = tmp_path / "store", simulation(10)
+    here = service.endpoint
+    wrong = d22kit.Endpoint(root=here.root, lender=here.lender, email=here.email, password="wrong")
+    gone = d22kit.Endpoint(root="http://127.0.0.1:9", lender_id="x", token="t")
+    for error, endpoint, options in (
+        (InputError, here, {"since": "soon"}),
+        (InputError, here, {"since": "2026-05-02", "until": "2026-05-01"}),
+        (InputError, here, {"workers": 0}),
+        (InputError, here, {"lookback": timedelta(-1)}),
+        (AuthError, wrong, {}),
+        (EndpointError, gone, {}),
+        (ConfigError, None, {}),
+    ):
+        with pytest.raises(error):
+            d22kit.sync(endpoint, data, **options)
+    assert not data.exists()
+
+
+def test_a_store_that_cannot_be_written_says_so(simulation: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(StoreError, match="file"):
+        d22kit.sync(simulation(10).endpoint, tmp_path / "file" / "store")
