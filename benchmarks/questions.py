@@ -1,0 +1,256 @@
+"""How long each question takes, beside what one would write by hand.
+
+    python benchmarks/questions.py --rows 10_000_000
+
+Side by side in one run, best of three: d22kit on Polars, hand-written Polars, DuckDB SQL and pandas groupby, and
+d22kit on a DuckDB relation. The hand-written ones count the same, but have no gaps filled, no intervals, no role map
+and no bounce causes. Last, the memory of each question on a lazy scan of Parquet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import polars.selectors as cs
+
+import d22kit
+from d22kit.simulator.lender import generate
+
+TZ = "Asia/Dubai"
+RULE = d22kit.HoursRule.us_regulation_f(zone=TZ)
+LOCAL = pl.col("created_at").dt.convert_time_zone(TZ)
+STATE = pl.col("delivery_status").str.to_uppercase()
+WORDS = ("DELIVERED", "READ", "OPENED", "SENT", "BOUNCED", "UNDELIVERED", "FAILED", "DEFERRED")
+SQL_WORDS = ", ".join(f"count(*) filter (s = '{word}')" for word in WORDS)
+SENDS = "type = 'OUTBOUND' and operation = 'SEND'"
+
+ASK: dict[str, Callable[[Any], Any]] = {
+    "volume": lambda rows: d22kit.volume(rows, by="platform", tz=TZ),
+    "heatmap": lambda rows: d22kit.heatmap(rows, tz=TZ),
+    "share": lambda rows: d22kit.share(rows, by="platform", tz=TZ),
+    "delivery": lambda rows: d22kit.delivery(rows, by="platform", tz=TZ),
+    "time_to_last_update": lambda rows: d22kit.time_to_last_update(rows, by="platform"),
+    "engagement": lambda rows: d22kit.engagement(rows, tz=TZ),
+    "contact_hours": lambda rows: d22kit.contact_hours(rows, RULE, by="platform"),
+    "backlog": lambda rows: d22kit.backlog(rows, by="platform"),
+}
+
+POLARS: dict[str, Callable[[pl.DataFrame], Any]] = {
+    "volume": lambda rows: rows.group_by(LOCAL.dt.truncate("1d"), "platform").agg(
+        pl.len(),
+        (pl.col("type") == "OUTBOUND").sum().alias("out"),
+        (pl.col("type") == "INBOUND").sum().alias("in"),
+    ),
+    "heatmap": lambda rows: rows.group_by(LOCAL.dt.weekday().alias("d"), LOCAL.dt.hour().alias("h")).len(),
+    "share": lambda rows: (
+        rows.group_by(LOCAL.dt.truncate("1mo"), "platform")
+        .len()
+        .with_columns(share=pl.col("len") / pl.col("len").sum().over("created_at"))
+    ),
+    "delivery": lambda rows: (
+        rows.filter(pl.col("type") == "OUTBOUND", pl.col("operation") == "SEND")
+        .with_columns(s=STATE)
+        .group_by(LOCAL.dt.truncate("1d"), "platform")
+        .agg(pl.len(), *((pl.col("s") == word).sum().alias(word) for word in WORDS))
+    ),
+    "time_to_last_update": lambda rows: (
+        rows.with_columns(
+            s=STATE, t=(pl.col("updated_at") - pl.col("created_at")).dt.total_microseconds() / 1e6
+        )
+        .group_by("platform", "s")
+        .agg(pl.len(), *(pl.col("t").quantile(q, "linear").alias(f"p{q}") for q in (0.5, 0.9, 0.99)))
+    ),
+    "engagement": lambda rows: (
+        rows.with_columns(s=STATE)
+        .group_by(LOCAL.dt.truncate("1mo"), "platform")
+        .agg(
+            (pl.col("type") == "INBOUND").sum().alias("in"),
+            ((pl.col("type") == "OUTBOUND") & pl.col("s").is_in(WORDS[:3])).sum().alias("delivered"),
+            ((pl.col("type") == "OUTBOUND") & (pl.col("by") == "SYSTEM")).sum().alias("automated"),
+        )
+    ),
+    "contact_hours": lambda rows: (
+        rows.filter(pl.col("type") == "OUTBOUND")
+        .group_by(LOCAL.dt.truncate("1mo").alias("month"), "platform")
+        .agg(
+            pl.len(),
+            ((LOCAL.dt.hour() < 8) | (LOCAL.dt.hour() >= 21)).sum().alias("outside"),
+            LOCAL.dt.time().min().alias("first"),
+            LOCAL.dt.time().max().alias("last"),
+        )
+    ),
+    "backlog": lambda rows: (
+        rows.filter(
+            pl.col("type") == "OUTBOUND", pl.col("operation") == "SEND", STATE.is_in(["SENT", "DEFERRED"])
+        )
+        .group_by("platform", STATE, (rows["updated_at"].max() - pl.col("created_at")).dt.total_days())
+        .agg(pl.len(), pl.col("created_at").min().alias("oldest"))
+    ),
+}
+
+SQL = {
+    "volume": f"""select date_trunc('day', created_at at time zone '{TZ}') d, platform, count(*),
+        count(*) filter (type = 'OUTBOUND'), count(*) filter (type = 'INBOUND') from rows group by all""",
+    "heatmap": f"""select isodow(created_at at time zone '{TZ}'), hour(created_at at time zone '{TZ}'), count(*)
+        from rows group by all""",
+    "share": f"""select *, n / sum(n) over (partition by d) from (select date_trunc('month', created_at at time zone
+        '{TZ}') d, platform, count(*) n from rows group by all)""",
+    "delivery": f"""select date_trunc('day', created_at at time zone '{TZ}') d, platform, count(*), {SQL_WORDS}
+        from (select *, upper(delivery_status) s from rows where {SENDS}) group by all""",
+    "time_to_last_update": """select platform, upper(delivery_status) s, count(*),
+        quantile_cont((epoch_us(updated_at) - epoch_us(created_at)) / 1e6, [0.5, 0.9, 0.99]) from rows group by all""",
+    "engagement": f"""select date_trunc('month', created_at at time zone '{TZ}') d, platform,
+        count(*) filter (type = 'INBOUND'),
+        count(*) filter (type = 'OUTBOUND' and upper(delivery_status) in ('DELIVERED', 'READ', 'OPENED')),
+        count(*) filter (type = 'OUTBOUND' and "by" = 'SYSTEM') from rows group by all""",
+    "contact_hours": f"""select date_trunc('month', t) d, platform, count(*),
+        count(*) filter (hour(t) < 8 or hour(t) >= 21), min(t::time), max(t::time)
+        from (select *, created_at at time zone '{TZ}' t from rows where type = 'OUTBOUND') group by all""",
+    "backlog": f"""select platform, upper(delivery_status) s, count(*), min(created_at),
+        datediff('day', created_at, (select max(updated_at) from rows)) a
+        from rows where {SENDS} and s in ('SENT', 'DEFERRED') group by all""",
+}
+
+
+def _day(rows: pd.DataFrame) -> Any:
+    return rows["created_at"].dt.tz_convert(TZ).dt.normalize()
+
+
+def _month(rows: pd.DataFrame) -> Any:
+    return rows["created_at"].dt.tz_convert(TZ).dt.tz_localize(None).dt.to_period("M")
+
+
+def _sends(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["type"] == "OUTBOUND") & (rows["operation"] == "SEND")]
+
+
+def _group(rows: pd.DataFrame, *keys: Any) -> Any:
+    return rows.groupby(list(keys), observed=True, dropna=False)
+
+
+def _hours(rows: pd.DataFrame) -> Any:
+    out = rows[rows["type"] == "OUTBOUND"]
+    local = out["created_at"].dt.tz_convert(TZ)
+    outside = (local.dt.hour < 8) | (local.dt.hour >= 21)
+    since = local - local.dt.normalize()
+    parts = out.assign(outside=outside, since=since, month=_month(out))
+    return parts.groupby(["month", "platform"], observed=True).agg(
+        {"outside": ["size", "sum"], "since": ["min", "max"]}
+    )
+
+
+PANDAS: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "volume": lambda rows: _group(rows.assign(d=_day(rows)), "d", "platform", "type").size(),
+    "heatmap": lambda rows: _group(
+        rows,
+        (local := rows["created_at"].dt.tz_convert(TZ)).dt.day_of_week.rename("d"),
+        local.dt.hour.rename("h"),
+    ).size(),
+    "share": lambda rows: (
+        _group(rows, _month(rows), "platform").size().groupby(level=0).transform(lambda n: n / n.sum())
+    ),
+    "delivery": lambda rows: _group(
+        (sent := _sends(rows)).assign(d=_day(sent), s=sent["delivery_status"].str.upper()),
+        "d",
+        "platform",
+        "s",
+    ).size(),
+    "time_to_last_update": lambda rows: _group(
+        rows.assign(t=(rows["updated_at"] - rows["created_at"]).dt.total_seconds()),
+        "platform",
+        rows["delivery_status"].str.upper(),
+    )["t"].quantile([0.5, 0.9, 0.99]),
+    "engagement": lambda rows: _group(
+        rows.assign(m=_month(rows), s=rows["delivery_status"].str.upper()), "m", "platform", "type", "by", "s"
+    ).size(),
+    "contact_hours": _hours,
+    "backlog": lambda rows: _group(
+        (sent := _sends(rows))[sent["delivery_status"].str.upper().isin(["SENT", "DEFERRED"])],
+        "platform",
+        "delivery_status",
+    )["created_at"].agg(["size", "min"]),
+}
+
+
+def best(task: Callable[[Any], Any], rows: Any, times: int = 3) -> float:
+    """Seconds of the fastest of some runs."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        task(rows)
+        return time.perf_counter() - start
+
+    return min(once() for _ in range(times))
+
+
+def scan(path: str) -> pl.LazyFrame:
+    """Open rows as `d22kit.scan` does: lazily, vocabularies as categories."""
+    rows = pl.scan_parquet(path)
+    return rows.with_columns(pl.col(n).cast(pl.Categorical) for n in ("platform", "type", "by", "operation"))
+
+
+def peak(name: str, path: Path) -> float:
+    """Megabytes that a question on a lazy scan takes beyond what its imports take (Linux)."""
+    script = f"""if True:
+        from benchmarks.questions import ASK, scan
+        most = lambda: int(next(line for line in open("/proc/self/status") if "VmHWM" in line).split()[1]) / 1024
+        ASK[{name!r}](scan({str(path)!r}).head(1000).collect().lazy())
+        before = most()
+        ASK[{name!r}](scan({str(path)!r}))
+        print(most() - before)"""
+    root = Path(__file__).parent.parent
+    return float(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=root).stdout
+    )
+
+
+def line(name: str, rows: pl.DataFrame, frame: pd.DataFrame | None, table: Any, path: Path) -> list[str]:
+    ours, hand = best(ASK[name], rows), best(POLARS[name], rows)
+    sql = best(lambda table: table.query("rows", SQL[name]).pl(), table)
+    slow = best(PANDAS[name], frame, 1) if frame is not None else None
+    there = best(ASK[name], table)
+    return [
+        name,
+        f"{ours:.2f}",
+        f"{hand:.2f} ({ours / hand:.2f}×)",
+        f"{sql:.2f} ({ours / sql:.2f}×)",
+        f"{slow:.2f} ({ours / slow:.2f}×)" if slow else "–",
+        f"{there:.2f} ({there / sql:.2f}× SQL)",
+        f"{peak(name, path):.0f}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument(
+        "--no-pandas", action="store_true", help="leave pandas out: it wants 6 GB for 10 million rows"
+    )
+    options = parser.parse_args()
+    rows = generate(options.rows, seed=3).drop("public_id", "extra", "purpose", "status", "visibility")
+    frame = None if options.no_pandas else rows.to_pandas()
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+        path = Path(folder) / "rows.parquet"
+        rows.with_columns(cs.categorical().cast(pl.String)).write_parquet(path)
+        connection.sql(f"create table rows as from read_parquet('{path}')")
+        print(f"{options.rows:,} rows, best of three: seconds, and d22kit as a multiple of each")
+        print(
+            "| question | d22kit | Polars by hand | DuckDB SQL | pandas groupby | d22kit on DuckDB | scan, MB |"
+        )
+        print("|---|---|---|---|---|---|---|")
+        for name in ASK:
+            print(f"| {' | '.join(line(name, rows, frame, connection.table('rows'), path))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Every question gives one answer, whatever frame it is asked on; Spark with executors of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+
+import d22kit
+from d22kit.errors import InputError
+
+ZONE = "Australia/Lord_Howe"
+RULE = d22kit.HoursRule.us_regulation_f(zone="America/New_York")
+QUESTIONS: dict[str, Callable[[Any], Any]] = {
+    "profile": lambda frame: d22kit.profile(frame),
+    "volume": lambda frame: d22kit.volume(frame, by=("platform", "purpose"), tz=ZONE),
+    "hours": lambda frame: d22kit.volume(frame, every="hour", tz="Asia/Kathmandu", fill=False),
+    "heatmap": lambda frame: d22kit.heatmap(frame, by="platform", tz=ZONE),
+    "share": lambda frame: d22kit.share(frame, by="platform", tz=ZONE),
+    "delivery": lambda frame: d22kit.delivery(frame, by="platform", every="week", tz=ZONE),
+    "time_to_last_update": lambda frame: d22kit.time_to_last_update(frame, by="platform"),
+    "engagement": lambda frame: d22kit.engagement(frame, tz=ZONE),
+    "contact_hours": lambda frame: d22kit.contact_hours(frame, RULE, by="platform"),
+    "backlog": lambda frame: d22kit.backlog(frame, by="platform"),
+    "worklist": lambda frame: d22kit.worklist(frame),
+    "bounces": lambda frame: d22kit.bounces(frame, by="platform"),
+    "templates": lambda frame: d22kit.bounces(frame, level="template"),
+    "compare": lambda frame: d22kit.compare(frame, metric="delivery_rate", by="platform"),
+    "anomalies": lambda frame: d22kit.anomalies(frame, metric="volume", by="platform"),
+}
+
+
+@pytest.fixture(scope="module")
+def frame(lender_frame: pl.DataFrame) -> pl.DataFrame:
+    """A lender with rows that have no time, no channel, or a word of their own."""
+    rough = lender_frame.sort("created_at").with_row_index()
+    return rough.with_columns(
+        created_at=pl.when(pl.col("index") % 997 != 5).then("created_at"),
+        platform=pl.when(pl.col("index") % 501 != 7).then("platform"),
+        purpose=pl.when(pl.col("index") % 777 == 9)
+        .then(pl.lit(""))
+        .otherwise("purpose")
+        .cast(pl.Categorical),
+    ).drop("index")
+
+
+@pytest.fixture(scope="module")
+def stored(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rows as plain Parquet: strings, as on disk."""
+    path = tmp_path_factory.mktemp("rows") / "rows.parquet"
+    texts = {name: pl.String for name, dtype in frame.schema.items() if dtype == pl.Categorical}
+    frame.cast(texts).write_parquet(path)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture(scope="module")
+def answers(frame: pl.DataFrame) -> Callable[[str], pl.DataFrame]:
+    """What each question answers on an eager Polars frame; asked once."""
+    return cache(lambda name: QUESTIONS[name](frame))
+
+
+def plain(answer: Any) -> pl.DataFrame:
+    """An answer of any kind as Polars, with text for categories and nulls for pandas' NaN."""
+    if isinstance(answer, pd.DataFrame):
+        answer = pl.from_pandas(answer)
+    if isinstance(answer, pa.Table):
+        answer = pl.DataFrame(pl.from_arrow(answer))
+    assert isinstance(answer, pl.DataFrame)
+    texts = {name: pl.String for name, dtype in answer.schema.items() if dtype == pl.Categorical}
+    return answer.cast(texts)  # type: ignore[arg-type]
+
+
+def assert_same(answer: Any, expected: pl.DataFrame) -> None:
+    found, wanted = plain(answer), plain(expected)
+    nothing = {name: wanted.schema[name] for name, dtype in found.schema.items() if dtype == pl.Null}
+    if isinstance(answer, pd.DataFrame):  # NumPy has no integer that can be missing
+        nothing |= {n: wanted.schema[n] for n, d in found.schema.items() if d == pl.Float64}
+    assert_frame_equal(found.cast(nothing), wanted, check_exact=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_polars_lazy(name: str, frame: pl.DataFrame, answers: Callable[[str], pl.DataFrame]) -> None:
+    answer = QUESTIONS[name](frame.lazy())
+    assert isinstance(answer, pl.DataFrame)
+    assert_frame_equal(answer, answers(name), check_exact=True)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_polars_scan_of_plain_strings(
+    name: str, stored: Path, answers: Callable[[str], pl.DataFrame]
+) -> None:
+    assert_same(QUESTIONS[name](pl.scan_parquet(stored)), answers(name))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_pandas_numpy(name: str, frame: pl.DataFrame, answers: Callable[[str], pl.DataFrame]) -> None:
+    answer = QUESTIONS[name](frame.to_pandas())
+    assert isinstance(answer, pd.DataFrame)
+    assert_same(answer, answers(name))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_pandas_arrow(name: str, frame: pl.DataFrame, answers: Callable[[str], pl.DataFrame]) -> None:
+    answer = QUESTIONS[name](frame.to_pandas(use_pyarrow_extension_array=True))
+    assert isinstance(answer, pd.DataFrame)
+    assert all(type(dtype).__name__ == "ArrowDtype" for dtype in answer.dtypes)
+    assert_same(answer, answers(name))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_pandas_objects_and_nanoseconds(
+    name: str, stored: Path, answers: Callable[[str], pl.DataFrame]
+) -> None:
+    old = pd.read_parquet(stored)
+    old = old.astype({c: object for c in old.columns if not c.endswith("_at")})
+    old = old.astype(dict.fromkeys(("created_at", "updated_at"), "datetime64[ns, Asia/Dubai]"))
+    assert_same(QUESTIONS[name](old), answers(name))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_pyarrow(name: str, frame: pl.DataFrame, answers: Callable[[str], pl.DataFrame]) -> None:
+    answer = QUESTIONS[name](frame.to_arrow())
+    assert isinstance(answer, pa.Table)
+    assert_same(answer, answers(name))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_duckdb(name: str, stored: Path, answers: Callable[[str], pl.DataFrame]) -> None:
+    with duckdb.connect() as connection:
+        connection.sql("set timezone = 'Asia/Kathmandu'")
+        answer = QUESTIONS[name](connection.read_parquet(str(stored)))
+        assert isinstance(answer, pl.DataFrame)
+        assert_same(answer, answers(name))
+
+
+def _no_spark() -> str:
+    if importlib.util.find_spec("pyspark") is None:
+        return "PySpark is not installed: pip install 'd22kit[spark]'"
+    return "" if shutil.which("java") else "no Java on the PATH: PySpark needs one"
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    """A cluster of two executors, each a JVM of its own, in a session zone that is not UTC."""
+    if reason := _no_spark():
+        pytest.skip(reason)
+    import pyspark
+
+    os.environ.setdefault("SPARK_HOME", os.path.dirname(pyspark.__file__))  # noqa: PTH120
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PySpark warns about pandas 3 and leaves sockets open
+        from pyspark.sql import SparkSession
+
+        settings = {
+            "spark.ui.enabled": "false",
+            "spark.executor.memory": "512m",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.sql.session.timeZone": "America/New_York",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+        }
+        builder = SparkSession.builder.master("local-cluster[2,1,512]")
+        session = builder.config(map=settings).getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+        yield session
+        session.stop()
+
+
+@pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_spark(name: str, spark: Any, stored: Path, answers: Callable[[str], pl.DataFrame]) -> None:
+    answer = QUESTIONS[name](spark.read.parquet(str(stored)))
+    assert isinstance(answer, pl.DataFrame)
+    assert_same(answer, answers(name))
+
+
+@pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
+def test_spark_times_without_a_zone_are_utc(
+    spark: Any, stored: Path, answers: Callable[[str], pl.DataFrame]
+) -> None:
+    rows = spark.read.parquet(str(stored))
+    bare = rows.selectExpr(
+        "type", "platform", "purpose", *(f"to_timestamp_ntz(date_format(to_utc_timestamp({c}, 'America/New_York'), "
+        f"'yyyy-MM-dd HH:mm:ss.SSSSSS')) as {c}" for c in ("created_at", "updated_at"))
+    )  # fmt: skip
+    assert_same(QUESTIONS["volume"](bare), answers("volume"))
+
+
+def test_categories_come_back_as_they_came(frame: pl.DataFrame) -> None:
+    question = QUESTIONS["volume"]
+    assert question(frame).schema["platform"] == pl.Categorical
+    assert (
+        question(frame.cast({"platform": pl.Enum(["EMAIL", "SMS", "WHATSAPP", "VOICE"])})).schema["platform"]
+        == pl.Enum
+    )
+    assert question(frame.cast({"platform": pl.String})).schema["platform"] == pl.String
+    assert str(question(frame.to_pandas())["platform"].dtype) == "category"
+    assert pa.types.is_dictionary(question(frame.to_arrow()).schema.field("platform").type)
+
+
+def test_the_moment_an_answer_speaks_of_travels_with_it(frame: pl.DataFrame) -> None:
+    newest = frame["updated_at"].max()
+    assert isinstance(newest, datetime)
+    assert QUESTIONS["volume"](frame.to_pandas()).attrs["as_of"] == newest
+    table = frame.to_arrow().replace_schema_metadata({"version": "7"})
+    assert QUESTIONS["volume"](table).schema.metadata == {
+        b"as_of": newest.isoformat().encode(),
+        b"version": b"7",
+    }
+
+
+def test_any_column_that_was_joined_on_can_group(frame: pl.DataFrame) -> None:
+    joined = frame.with_columns(
+        branch=pl.col("public_id").str.len_chars(), **{'day of "mind"': pl.lit(date(2026, 5, 1))}
+    )
+    expected = d22kit.volume(joined, by=("branch", 'day of "mind"'))
+    assert expected.schema["branch"] == pl.UInt32
+    assert_same(d22kit.volume(joined.to_arrow(), by=("branch", 'day of "mind"')), expected)
+    relation = duckdb.from_arrow(joined.to_arrow())
+    assert d22kit.volume(relation, by=("branch", 'day of "mind"'))["rows"].sum() == frame.height
+
+
+@pytest.mark.parametrize("engine", ["pandas", "pyarrow", "duckdb"])
+def test_wrong_columns_are_named_on_every_engine(engine: str) -> None:
+    bad = pl.DataFrame(
+        {"type": ["OUTBOUND"], "created_at": ["2026-05-01"], "updated_at": [datetime(2026, 5, 1, tzinfo=UTC)]}
+    )
+    native = {
+        "pandas": bad.to_pandas,
+        "pyarrow": bad.to_arrow,
+        "duckdb": lambda: duckdb.from_arrow(bad.to_arrow()),
+    }
+    with pytest.raises(InputError, match="created_at is"):
+        d22kit.volume(native[engine]())
+    with pytest.raises(InputError, match="by='typo'"):
+        d22kit.volume(native[engine](), by="typo")
+
+
+def test_a_column_of_mixed_values_is_an_input_error() -> None:
+    now = pd.Timestamp("2026-05-01", tz="UTC")
+    mixed = pd.DataFrame({"type": ["OUTBOUND", 1, None], "created_at": now, "updated_at": now})
+    with pytest.raises(InputError, match="one type"):
+        d22kit.volume(mixed)

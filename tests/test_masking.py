@@ -1,0 +1,165 @@
+"""Masking hides what is planted, leaves what is meaning, and settles at once."""
+
+from __future__ import annotations
+
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d22kit.errors import InputError
+from d22kit.masking import LIMIT, mask, template
+
+SECRETS = {
+    "<ana.silva@acme-lending.example>: Recipient address rejected: User unknown": ["ana", "silva", "acme"],
+    "550 5.1.1 ana_silva+loan=77@acme.example unknown": ["ana", "acme"],
+    "RCPT TO:<'o.hara'@acme.example> refused": ["hara", "acme"],
+    'RCPT TO:<"ana silva"@acme.example> refused': ["ana", "silva", "acme"],
+    "to ana.silva%40acme.example failed": ["ana", "silva", "acme"],
+    "to ana.silva&#64;acme.example failed": ["ana", "silva", "acme"],
+    "ana [at] acme [dot] example bounced": ["ana", "acme"],
+    "ana.silva @ acme.example bounced": ["ana", "silva", "acme"],
+    "rfc822;ana@acme.example; mailto:silva@acme.example": ["ana", "silva", "acme"],
+    "bounces+ana.silva=acme.example does not exist": ["ana", "silva", "acme"],
+    "SRS0=xY1z=AB=acme.example=ana@relay.example": ["acme", "ana@", "relay"],
+    "ana.silva%acme.example@relay.example": ["ana", "silva", "acme", "relay"],
+    "acme.example!ana rejected": ["ana", "acme"],
+    "用户@例子.广告 不存在": ["用户@", "例子"],
+    "ана@пример.рф не существует": ["ана@", "пример"],
+    "ａｎａ＠ａｃｍｅ．ｅｘａｍｐｌｅ failed": ["ana", "acme", "ａｎａ"],
+    "a\u200bna@ac\u200bme.example failed": ["ana", "acme"],
+    "ana@[192.0.2.77] refused": ["ana", "192"],
+    "No such user 'ana'": ["ana"],
+    'No such user "ana.silva" here': ["ana", "silva"],
+    "550 5.1.1 No such user - ana": ["ana"],
+    "550 user ana.silva unknown": ["ana", "silva"],
+    "550 ana.silva... User unknown": ["ana", "silva"],
+    "550 ana... User unknown": ["ana"],
+    "550 5.1.1 unknown user: ana": ["ana"],
+    "mailbox ana is full": ["ana"],
+    "Mailbox of ana is full": ["ana"],
+    "550 [ana]: Recipient address rejected": ["ana"],
+    "<ana>: user unknown": ["<ana"],
+    "User Ana Maria Silva (Ana Silva/ACME) not listed in Domino Directory": ["Ana", "Silva", "ACME"],
+    "User some name (Some Name/ORG) not listed in public Name & Address Book": ["some", "Some", "ORG"],
+    "Dear Ahmed Al Mansoori, your instalment is due": ["Ahmed", "Mansoori"],
+    "Customer Fatima Hassan asked us to stop": ["Fatima", "Hassan"],
+    "Hello Ahmed, thank you": ["Ahmed"],
+    "delivery to Ahmed Mansoori failed": ["Ahmed", "Mansoori"],
+    "/o=Acme/ou=Sales/cn=Recipients/cn=asilva not found": ["Acme", "asilva"],
+    "G=Ana;S=Silva;O=Acme;C=AE no such address": ["Ana", "Silva", "Acme"],
+    "to +971 50 123 4567 failed": ["971", "4567"],
+    "to=971501234567 undelivered": ["971", "4567"],
+    "msisdn: 00966 5 5123 4567": ["966", "4567"],
+    "whatsapp:+971501234567 not on WhatsApp": ["971", "4567"],
+    '{"wa_id": "971501234567"}': ["971", "4567"],
+    "call 050-123-4567 or (050) 123 4567": ["4567"],
+    "رقم ٠٥٠١٢٣٤٥٦٧ غير صحيح": ["٠٥٠", "٤٥٦٧"],
+    "client [203.0.113.9] blocked, see ip=203.0.113.9": ["203", "113"],
+    "9.113.0.203.zen.spamhaus.org listed": ["203", "113"],
+    "client 2001:db8:85a3::8a2e:370:7334 blocked": ["2001", "db8", "7334"],
+    "client [::ffff:203.0.113.9] blocked": ["203", "ffff"],
+    "https://acme.example/u/ana?email=ana@acme.example&token=abc": ["ana", "acme", "token", "abc"],
+    "http://www.spamhaus.org/query/bl?ip=203.0.113.9": ["203"],
+    "host mx1.acme-lending.example said: no": ["acme", "mx1"],
+    "acmelending-example.mail.protection.outlook.com": ["acme"],
+    "queued as 4F3A2B1C0D; id 1abcDE-0003xy-AB; p41si4843565qte.548 - gsmtp": ["4F3A", "abcDE", "qte"],
+    "Emirates ID 784-1990-1234567-1": ["784", "1990", "1234567"],
+    "loan 1234567890, AED 1,250,000.00": ["123456", "250"],
+    "on 17 May 2026 06:18:44 +0000, 2026-05-17T06:18:44.220Z": ["May", "2026", "06:18"],
+}
+
+
+@pytest.mark.parametrize(("text", "secrets"), SECRETS.items())
+def test_planted_data_is_hidden(text: str, secrets: list[str]) -> None:
+    for shown in (mask(text), template(text)):
+        assert [secret for secret in secrets if secret.lower() in shown.lower()] == []
+
+
+@pytest.mark.parametrize(("text", "secrets"), SECRETS.items())
+def test_line_folding_hides_nothing_from_masking(text: str, secrets: list[str]) -> None:
+    shown = mask(text.replace(" ", "\r\n\t")).lower()
+    assert [secret for secret in secrets if secret.lower() in shown] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.1.1 The email account that you tried to reach does not exist.",
+        "552 5.2.2 Mailbox is 104% full",
+        "421 4.7.0 [TSS04] Messages temporarily deferred due to user complaints",
+        "550 5.7.1 Unfortunately, messages were not sent because part of their network is on our block list (S3140).",
+        "550 5.1.1 RESOLVER.ADR.RecipNotFound; not found",
+        "EC_ABSENT_SUBSCRIBER",
+        "error 131026: Message undeliverable",
+        "listed by zen.spamhaus.org",
+        "5.7.26 Unauthenticated email is not accepted due to the domain's DMARC policy",
+    ],
+)
+def test_meaning_stays(text: str) -> None:
+    assert mask(text) == text
+
+
+PIECES = st.sampled_from(
+    [piece for text in SECRETS for piece in text.split()] + ["user", "<user>", "<us", "is"]
+)
+TEXTS = st.one_of(
+    st.text(max_size=80), st.lists(PIECES, max_size=12).map(" ".join), st.text("user <>@.:1a ", max_size=60)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=30).map(pl.Series))
+def test_masking_is_total_and_idempotent(texts: pl.Series) -> None:
+    once = mask(texts)
+    assert mask(once).to_list() == once.to_list()
+    assert template(texts).str.len_chars().max() <= 200
+
+
+@pytest.mark.parametrize(
+    "unit", ["a@", "user ", "x.", "1:", "<", "user <us ", "'a ", "http://", "(", "é.", "+1 "]
+)
+def test_hostile_texts_settle(unit: str) -> None:
+    once = mask(unit * (100_000 // len(unit)))
+    assert len(once) <= LIMIT
+    assert mask(once) == once
+
+
+def test_every_kind_of_text_comes_back_as_it_came() -> None:
+    texts = ["to ana@acme.example", None, "to ana@acme.example"]
+    hidden = ["to <email>", None, "to <email>"]
+    assert mask(None) is None
+    assert mask(pl.Series("t", texts)).equals(pl.Series("t", hidden), check_names=True)
+    frame = pl.DataFrame({"t": texts})
+    assert frame.select(mask(pl.col("t")))["t"].to_list() == hidden
+    assert frame.lazy().with_columns(m=mask(pl.col("t"))).collect()["m"].to_list() == hidden
+    index = pd.Index([3, 1, 2])
+    pd.testing.assert_series_equal(
+        mask(pd.Series(texts, index, name="t")), pd.Series(hidden, index, object, "t")
+    )
+
+
+@pytest.mark.parametrize("empty", [pl.Series([], dtype=pl.String), pl.Series([None], dtype=pl.Null)])
+def test_nothing_to_mask(empty: pl.Series) -> None:
+    assert mask(empty).to_list() == empty.to_list()
+    assert template(empty).to_list() == empty.to_list()
+
+
+def test_other_kinds_are_refused() -> None:
+    with pytest.raises(InputError, match="int cannot be masked"):
+        mask(3)
+
+
+def test_texts_of_one_kind_share_a_template() -> None:
+    texts = [
+        f"host mx{n}.acme{n}.example[192.0.2.{n}] said: 550-5.1.1 <a{n}@b.example>: user unknown\r\n"
+        f"550 5.1.1 queue {n}AB{n}CD (in reply to RCPT TO command)"
+        for n in range(1, 50)
+    ]
+    assert set(template(pl.Series(texts))) == {"550 5.1.1 <email>: user unknown queue <id>"}
+
+
+def test_codes_stay_in_templates_and_other_numbers_go() -> None:
+    assert template("452 4.2.2 Quota 83 of 80 MB") == "452 4.2.2 quota <n> of <n> mb"
+    assert template("Error 63016: 24 h") == "error 63016: <n> h"
