@@ -1,0 +1,374 @@
+"""Does it arrive, what stops it, and how long does the last word take?"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from d22kit.charts import theme
+from d22kit.charts._answers import Timeline, groups_of, highest, opened, pool, shown, timeline
+from d22kit.charts._marks import (
+    WIDTH,
+    caption,
+    columns_of,
+    data,
+    empty,
+    finish,
+    heading,
+    layered,
+    line_with_band,
+    listed,
+    open_tail,
+    panel_width,
+    panels,
+    percent_axis,
+    settling,
+    time_axis,
+    tip,
+    value_axis,
+)
+
+__all__ = ["bounces", "delivery", "time_to_last_update"]
+
+COUNTS = ("attempted", "pending", "accepted", "delivered", "bounced", "failed", "known")
+LIMITS = ("delivered_of_attempted_share_lo", "delivered_of_attempted_share_hi")
+
+
+STILL = "Hatched: outcomes still move. The dark area reaches up to the share if all that is open arrives."
+SMALL = 30
+"""A period with fewer attempts says little."""
+PERMANENCE = {
+    "hard": theme.PALETTE[1],
+    "soft": theme.PALETTE[0],
+    "block": theme.PALETTE[3],
+    "unknown": theme.GREY,
+}
+NO_TEXT = ", texts pooled or missing"
+MOST_CAUSES, MOST_RANGES = 12, 40
+SHORTEST = 0.5
+"""Seconds; nothing shorter has a place on a logarithmic axis."""
+LASTING = {
+    1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3_600: "1 h", 21_600: "6 h", 86_400: "1 day", 604_800: "1 week",
+    2_592_000: "30 days", 31_536_000: "1 year",
+}  # fmt: skip
+
+
+def delivery(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.Chart:
+    """Draw the delivered share per period, a panel per group, attempts beneath. Does it arrive?
+
+    Parameters
+    ----------
+    answer
+        The answer of `d22kit.delivery`, as it came or filtered.
+    title
+        In place of the question.
+
+    Returns
+    -------
+    altair.ConcatChart
+        Each panel has the delivered share of attempted with its 95% interval, and names the share of known
+        outcomes and the receipts' coverage. Where outcomes still move the ground is hatched, the line is
+        dashed, and a pale area reaches up to the share if all that is open arrives.
+
+    Raises
+    ------
+    InputError
+        Where this is not the answer of `d22kit.delivery`.
+    """
+    line = timeline(answer, "delivery", COUNTS, size="attempted", intervals=LIMITS, most_rows=1850, panel=55)
+    total = int(line.rows["attempted"].sum())
+    head = heading(
+        title or "Does it arrive?",
+        f"Delivered of attempted, per {line.every} of creation · {line.zone} · {line.range} · {total:,} attempts",
+        "" if line.merged else "The band around a line is its 95% interval.",
+        STILL if (line.rows["state"] != "complete").any() else "",
+        line.notes,
+    )
+    if not total:
+        return empty(head)
+    rows = line.rows.with_columns(
+        v=pl.col("delivered") / pl.when(pl.col("attempted") > 0).then("attempted"),
+        m=pl.sum_horizontal("delivered", "pending", "accepted")
+        / pl.when(pl.col("attempted") > 0).then("attempted"),
+    ).rename(dict(zip(LIMITS, ("lo", "hi"), strict=True)))
+    lowest = -highest(-rows.filter(pl.col("attempted") >= SMALL)["v"], -1)
+    domain = [max(0, int(lowest * 10 - 0.5) / 10) if lowest < 1 else 0, 1]
+    columns = columns_of(line)
+    drawn = [_arrival(line, rows.filter(pl.col("g") == g), g, domain, columns) for g in line.order]
+    return finish(panels(drawn, columns), head, "delivery")
+
+
+def _arrival(
+    line: Timeline, rows: pl.DataFrame, group: str, domain: list[float], columns: int
+) -> alt.VConcatChart:
+    sums = rows.select(pl.col(COUNTS).sum()).row(0, named=True)
+    width = panel_width(columns)
+    tips = [
+        tip("w", line.every),
+        tip("n", "attempted", ","),
+        tip("v", "delivered of attempted", ".1%"),
+        tip("lo", "95% from", ".1%"),
+        tip("hi", "95% to", ".1%"),
+        tip("b", "bounced", ","),
+        tip("f", "failed", ","),
+    ]
+    told = ("t", "u", "v", "m", "lo", "hi", "w", "s", "n", "b", "f")
+    rows = settling(rows.rename({"attempted": "n", "bounced": "b", "failed": "f"}))
+    source = data(rows.with_columns(m=pl.when(pl.col("s") > 0).then("m")), *told)
+    y = partial(percent_axis, title="delivered of attempted", domain=domain)
+    kinds = set(rows["s"])
+    rate = line_with_band(line, source, kinds, y, tips, labels=False)
+    still = (
+        alt.Chart(source)
+        .transform_calculate(c="(datum.t + datum.u) / 2")
+        .transform_filter("datum.s > 0")
+        .mark_area(color=theme.PALETTE[0], opacity=0.3, clip=True)
+        .encode(x=time_axis(line, "c", labels=False), y=y("v"), y2=alt.Y2(field="m"))
+    )
+    bars = (
+        alt.Chart(source)
+        .mark_bar(color=theme.GREY)
+        .encode(
+            x=time_axis(line),
+            x2=alt.X2(field="u"),
+            y=value_axis("n", f"attempts per {line.every}", zero=True),
+            y2=alt.Y2Datum(0),
+            opacity=alt.when(alt.datum.s == 3).then(alt.value(0.45)).otherwise(alt.value(1)),
+            tooltip=[tip("w", line.every), tip("n", "attempted", ",")],
+        )
+    )
+    top = layered(*open_tail(line), *([still] if max(kinds) > 0 else []), *rate, width=width, height=150)
+    below = bars.properties(width=width, height=46)
+    return alt.vconcat(top, below, spacing=22).properties(title=caption(group, *_totals(sums, rows)))
+
+
+def _totals(sums: dict[str, int], rows: pl.DataFrame) -> list[str]:
+    attempted, known = sums["attempted"], sums["known"]
+    if not attempted:
+        return ["nothing attempted"]
+    of_known = f", {sums['delivered'] / known:.1%} of known outcomes" if known else ""
+    few = f", but under {SMALL} in most periods" if (rows["n"] < SMALL).mean() > 0.5 else ""  # type: ignore[operator]
+    return [
+        f"{sums['delivered'] / attempted:.1%} of attempted{of_known}",
+        f"receipts for {known / attempted:.0%} of {attempted:,} attempts{few}",
+    ]
+
+
+def bounces(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.Chart:
+    """Draw what stopped messages, the most frequent cause first, with what to do. Why does it not arrive?
+
+    Parameters
+    ----------
+    answer
+        The answer of `d22kit.bounces` at either level, as it came or filtered.
+    title
+        In place of the question.
+
+    Returns
+    -------
+    altair.ConcatChart
+        Bars of rows, coloured by permanence: hard (the address is wrong), soft (it may work later), block
+        (something on our side must change). With several groups a panel each.
+
+    Raises
+    ------
+    InputError
+        Where this is not the answer of `d22kit.bounces`.
+    """
+    frame = opened(answer, "bounces", ["state", "category", "permanence", "rows", "action"])
+    total = int(frame["rows"].sum())
+    templates = "template" in frame.columns
+    named = pool(frame, groups_of(frame, after=None, before="state"), "rows")
+    head = heading(
+        title or "Why does it not arrive?",
+        f"Bounced, failed and suppressed rows, by {'text of the answer' if templates else 'cause'} · {total:,} rows",
+        named.notes,
+    )
+    if not total:
+        return empty(head)
+    found = causes(named.rows, templates=templates)
+    drawn = [ranked(found.filter(pl.col("g") == g), g) for g in named.order]
+    return finish(panels(drawn, 1), head, "bounces")
+
+
+def causes(rows: pl.DataFrame, *, templates: bool, most: int = MOST_CAUSES) -> pl.DataFrame:
+    """Return rows per group and cause, the most frequent first and the least together: `c`, `p`, `a`, `rows`."""
+    cause = pl.col("category").cast(pl.String).str.replace_all("_", " ").fill_null("cause not known")
+    text = pl.col("template").cast(pl.String) if templates else pl.lit(None, pl.String)
+    word = (
+        pl.when(text.str.strip_chars() != "")
+        .then(text)
+        .otherwise(pl.format("{}{}", cause, pl.lit(NO_TEXT * templates)))
+    )
+    state = pl.col("state").cast(pl.String)
+    named = rows.select(
+        "g",
+        "rows",
+        c=pl.when(state == "bounced")
+        .then(word)
+        .otherwise(pl.format("{} ({})", word, state.fill_null("no state"))),
+        p=pl.col("permanence").cast(pl.String).fill_null("unknown"),
+        a=pl.col("action").cast(pl.String).fill_null(""),
+    )
+    cells = named.group_by("g", "c", "p", "a").agg(pl.col("rows").sum()).filter(pl.col("rows") > 0)
+    rank = pl.col("rows").rank("ordinal", descending=True).over("g", order_by=["c", "p", "a"])
+    rest = rank > most
+    pooled = cells.with_columns(
+        rank=rank.clip(None, most + 1),
+        c=pl.when(rest).then(pl.lit("other causes")).otherwise("c"),
+        p=pl.when(rest).then(pl.lit("unknown")).otherwise("p"),
+        a=pl.when(rest).then(pl.lit("")).otherwise("a"),
+    )
+    return pooled.group_by("g", "rank", "c", "p", "a").agg(pl.col("rows").sum()).sort("g", "rank")
+
+
+def ranked(found: pl.DataFrame, name: str, *, width: int = WIDTH, legend: Any = "right") -> alt.LayerChart:
+    """Return the causes of one group as bars, with their share and what to do beside them."""
+    total, longest = int(found["rows"].sum()), highest(found["rows"])
+    said = [
+        f"{n:,} · {n / total:.0%}" + (f" · {shown(action, 70)}" if action else "")
+        for n, action in found.select("rows", "a").iter_rows()
+    ]
+    rows = found.with_columns(
+        id=pl.int_range(pl.len()).cast(pl.String),
+        c=pl.Series([shown(cause, 70) for cause in found["c"]], dtype=pl.String),
+        said=pl.Series(said, dtype=pl.String),
+        v=pl.col("rows") / total,
+    )
+    length = alt.Scale(domain=[0, longest], range=[0, width // 3])
+    hue = alt.Scale(domain=list(PERMANENCE), range=list(PERMANENCE.values()))
+    base = alt.Chart(data(rows, "id", "c", "p", "a", "rows", "v", "said")).encode(
+        y=listed(rows["c"].to_list()), x=alt.X(field="rows", type="quantitative", axis=None, scale=length)
+    )
+    bars = base.mark_bar(height=alt.RelativeBandSize(band=0.7)).encode(
+        color=alt.Color(
+            field="p",
+            type="nominal",
+            scale=hue,
+            legend=alt.Legend(title="permanence", orient=legend, symbolType="square"),
+        ),
+        tooltip=[
+            tip("c", "cause"),
+            tip("p", "permanence"),
+            tip("rows", "rows", ","),
+            tip("v", "share", ".1%"),
+            tip("a", "action"),
+        ],
+    )
+    words = base.mark_text(style="d22kit-label", align="left", dx=6).encode(
+        text=alt.Text(field="said", type="nominal")
+    )
+    return layered(bars, words, width=width, height=alt.Step(22), title=caption(name, f"{total:,} rows"))
+
+
+def time_to_last_update(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Chart:
+    """Draw how long after creation rows last changed: half of them, and nine in ten. How long does it take?
+
+    Parameters
+    ----------
+    answer
+        The answer of `d22kit.time_to_last_update`, as it came or filtered.
+    title
+        In place of the question.
+
+    Returns
+    -------
+    altair.LayerChart
+        Per group and state a range on a logarithmic axis: from the median to the 90th percentile.
+
+    Raises
+    ------
+    InputError
+        Where this is not the answer of `d22kit.time_to_last_update`.
+    """
+    frame = opened(answer, "time_to_last_update", ["state", "n", "open", "p50_s", "p90_s"])
+    groups = groups_of(frame, after=None, before="state")
+    total = int(frame["n"].sum())
+    named = pool(frame, groups, "n", most=10**6)
+    rows = _waits(named.rows, named.order)
+    left = named.rows.height - rows.height
+    head = heading(
+        title or "How long until the last change?",
+        f"From creation to the last recorded change, per current state · {total:,} rows",
+        "Filled: half of the rows took less. Hollow: nine in ten did.",
+        [f"{left} smaller combinations are not drawn."] if left else [],
+    )
+    if not rows.height:
+        return empty(head)
+    return finish(_ranges(rows), head, "time_to_last_update")
+
+
+def _waits(rows: pl.DataFrame, order: list[str]) -> pl.DataFrame:
+    """Rows that have a duration, in words; the largest, grouped, the fastest first."""
+    timed = rows.filter(pl.col("p50_s").is_not_null()).sort("n", descending=True).head(MOST_RANGES)
+    rank = pl.col("g").replace_strict({g: k for k, g in enumerate(order)}, return_dtype=pl.Int64)
+    state = pl.col("state").cast(pl.String).fill_null("(empty)")
+    still = pl.when(pl.col("open") > 0).then(pl.lit(" (still open)")).otherwise(pl.lit(""))
+    lead = pl.when(pl.col("g") == "").then(pl.lit("")).otherwise(pl.concat_str("g", pl.lit(" · ")))
+    timed = timed.with_columns(rank, label=pl.concat_str(lead, state, still)).sort("g", "p50_s")
+    half, most = ([_lasting(seconds) for seconds in timed[name]] for name in ("p50_s", "p90_s"))
+    said = [
+        (a if a == b else f"{a} – {b}") + f"  ({n:,} rows)"
+        for a, b, n in zip(half, most, timed["n"], strict=True)
+    ]
+    texts = {"a": half, "b": most, "said": said}
+    return timed.with_columns(
+        pl.col("p50_s", "p90_s").clip(SHORTEST),
+        *(pl.Series(name, text, dtype=pl.String) for name, text in texts.items()),
+        id=pl.int_range(pl.len()).cast(pl.String),
+    )
+
+
+def _ranges(rows: pl.DataFrame) -> alt.LayerChart:
+    longest = highest(rows["p90_s"], 60)
+    marks = [second for second in LASTING if second <= longest * 1.5]
+    spoken = {second: words for second, words in LASTING.items() if second in marks}
+    axis = alt.Axis(
+        title="time since creation, logarithmic", titleAnchor="end", values=marks, grid=True,
+        labelExpr=f"{json.dumps(spoken)}[datum.value]",
+    )  # fmt: skip
+    scale = alt.Scale(type="log", domain=[SHORTEST * 0.7, longest * 1.3], nice=False)
+    base = alt.Chart(data(rows, "id", "label", "p50_s", "p90_s", "a", "b", "n", "said")).encode(
+        y=listed(rows["label"].to_list()),
+        x=alt.X(field="p50_s", type="quantitative", axis=axis, scale=scale),
+        tooltip=[
+            tip("label", "state"),
+            tip("a", "half within"),
+            tip("b", "nine in ten within"),
+            tip("n", "rows", ","),
+        ],
+    )
+    late = base.encode(x=alt.X(field="p90_s", type="quantitative", axis=axis, scale=scale))
+    spans = base.mark_rule(strokeWidth=3, color=theme.PALETTE[0], opacity=0.5).encode(
+        x2=alt.X2(field="p90_s")
+    )
+    dots = base.mark_point(filled=True, size=60, color=theme.PALETTE[0], opacity=1)
+    rings = late.mark_point(
+        filled=True, size=50, fill=theme.PAPER, stroke=theme.PALETTE[0], strokeWidth=2, opacity=1
+    )
+    words = late.mark_text(style="d22kit-note", align="left", dx=10).encode(
+        text=alt.Text(field="said", type="nominal")
+    )
+    return layered(spans, dots, rings, words, width=WIDTH - 200, height=alt.Step(20))
+
+
+def _lasting(seconds: float | None) -> str:
+    """Return a duration as it is spoken.
+
+    Examples
+    --------
+    >>> _lasting(0.4), _lasting(11.2), _lasting(2234), _lasting(169658)
+    ('under 1 s', '11 s', '37 min', '2 days')
+    """
+    if seconds is None:
+        return "no time"
+    if seconds < 1:
+        return "under 1 s"
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

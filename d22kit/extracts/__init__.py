@@ -1,0 +1,285 @@
+"""Extracts: files that anyone can open, that explain themselves, and that can be traced to their snapshot."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+
+from d22kit.config import store_root
+from d22kit.display import Facts, number
+from d22kit.errors import ExtractError, InputError
+from d22kit.extracts.checking import problems
+from d22kit.extracts.describing import About, Tally, descriptor, own, readme, resource, table
+from d22kit.extracts.formats import WRITERS, FinerTimesError, write_directory
+from d22kit.extracts.places import README, SCHEMA, Target
+from d22kit.extracts.rows import Selection, Where, ahead, batches, check_columns
+from d22kit.packages import DESCRIPTOR, FORMATS, Package, checksum
+from d22kit.schema import CREATED, VERSION
+from d22kit.store import Store
+from d22kit.times import TimeLike
+
+__all__ = ["ExtractReport", "extract", "verify"]
+
+
+@dataclass(frozen=True)
+class ExtractReport(Facts):
+    """What an extract holds and where it comes from.
+
+    Parameters
+    ----------
+    path
+        Its file or directory: an absolute path or a URL.
+    rows, bytes, files
+        Rows, bytes and data files.
+    about
+        What the extract says of itself: `service`, `lender`, `version`, `complete_up_to`, `since`, `until`,
+        `where`, `masked` and more.
+    sha256
+        The checksum of each file.
+    problems
+        What `verify` found wrong; empty where all is well.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    files: int
+    about: dict[str, Any]
+    sha256: dict[str, str]
+    problems: tuple[str, ...] = ()
+
+    title: ClassVar[str] = "Extract"
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+    @property
+    def version(self) -> int:
+        """The store's version that the rows come from."""
+        return int(self.about["version"])
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Give the report line by line."""
+        about = self.about
+        yield "extract", self.path
+        yield "rows", number(self.rows)
+        size = f"{self.bytes / 1e6:,.1f} MB in {number(self.files)} file{'s' * (self.files != 1)}"
+        yield "size", f"{size}, {self.bytes / self.rows:.1f} bytes a row" if self.rows else size
+        yield "from", f"{about['service']} lender {about['lender']}"
+        yield "snapshot", f"version {about['version']}, committed {about['committed_at']}"
+        yield "complete up to", about["complete_up_to"] or "not yet complete"
+        if about["since"] or about["until"]:
+            yield (
+                about["on"],
+                f"from {about['since'] or 'the first'} until before {about['until'] or 'the last'}",
+            )
+        if about["where"]:
+            yield "where", str(about["where"])
+        yield "masked", ", ".join(about["masked"]) or "nothing"
+        if self.files == 1:
+            yield "SHA-256", next(iter(self.sha256.values()))
+
+    def advice(self) -> Iterator[str]:
+        """Say what to mind."""
+        yield from self.problems
+        if self.rows == 0 and self.ok:
+            yield "No row met the conditions: the extract has columns and no rows."
+        if self.about["unmasked"]:
+            yield f"{', '.join(self.about['unmasked'])} not masked: it may hold personal data."
+
+
+def extract(
+    path: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
+    on: str = CREATED,
+    where: Where = None,
+    columns: Sequence[str] | None = None,
+    version: int | None = None,
+    classified: bool = True,
+    masked: bool = True,
+    partition_by: str | Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> ExtractReport:
+    """Write rows of a store for people who have no d22kit, with a description that travels with them.
+
+    The same version and choice give the same bytes in Parquet, CSV and Arrow. Memory does not grow with the rows.
+    It appears whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to. The suffix says the format: `.parquet`, `.csv`, `.csv.gz`, `.arrow`, `.feather`, `.xlsx` (at most
+        1,048,575 rows); none, or a slash at the end, is a directory of Parquet files. May be a URL (`s3://...`).
+    data
+        The store's directory or URL; None is `$D22KIT_DATA`, else `data` in the working directory.
+    since, until, on
+        Keep rows whose column `on` (`"created_at"` or `"updated_at"`) lies in `[since, until)`; UTC without an offset.
+    where
+        A Polars expression on each row, or values per column: `{"platform": ["EMAIL", "SMS"]}`.
+    columns
+        The columns, in order; None is all. `updated_date` comes only when named.
+    version
+        A version of the store; None is the newest.
+    classified
+        Add `delivery_state`, `bounce_category` and `bounce_permanence`.
+    masked
+        Hide personal data in `delivery_error_detail` and withhold `extra`. False is written into the description.
+    partition_by
+        Columns by which a directory is split, hive-style.
+    overwrite
+        Replace the extract that is there.
+
+    Returns
+    -------
+    ExtractReport
+
+    Raises
+    ------
+    ExtractError
+        Where something is there already, or the extract cannot be written; nothing is left behind.
+    InputError
+        Where an argument is wrong: a suffix, a column, a range.
+    StoreNotFoundError, VersionNotFoundError
+        Where there is no such store or version.
+
+    Examples
+    --------
+    >>> import d22kit, tempfile
+    >>> with d22kit.simulate(rows=2_000) as service, tempfile.TemporaryDirectory() as data:
+    ...     _ = d22kit.sync(service.endpoint, data, progress=False)
+    ...     made = d22kit.extract(f"{data}/email.parquet", data, where={"platform": ["EMAIL"]})
+    ...     d22kit.verify(made.path).ok
+    True
+    """
+    by = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by or ())
+    target = Target.of(path, by, overwrite=overwrite)
+    chosen = Selection.of(since, until, on, where, columns, classified=classified, masked=masked)
+    _check_partition(by, chosen.columns)
+    try:
+        target.check()
+        about = About.of(Store.open(data).at(version), chosen, by)
+        try:
+            report = _write(target, about)
+        except FinerTimesError:
+            report = _write(target, replace(about, unit="us"))
+    except (OSError, pa.ArrowException, pl.exceptions.ComputeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExtractError(
+            f"The extract {target.place} could not be written: {reason}. Nothing was left behind."
+        ) from error
+    if not report.rows:
+        warnings.warn(f"No row met the conditions: {target.place} has columns and no rows.", stacklevel=2)
+    return report
+
+
+def verify(path: str | os.PathLike[str]) -> ExtractReport:
+    """Check that an extract is whole and as it was written, and say which snapshot it came from.
+
+    Parameters
+    ----------
+    path
+        The extract: a file or directory, local or a URL. Its description must lie beside it.
+
+    Returns
+    -------
+    ExtractReport
+        `ok`, and `problems` where a file is missing, changed, added or holds another number of rows.
+
+    Raises
+    ------
+    ExtractError
+        Where there is no extract, or its description is missing or damaged.
+    """
+    package = Package.find(path)
+    if package is None:
+        place = store_root(path)
+        raise ExtractError(
+            f"There is no description of an extract at {place}{DESCRIPTOR}, so nothing can be checked. Ask for it: "
+            "it was written with the extract."
+        )
+    return replace(_report(package), problems=tuple(problems(package)))
+
+
+def _check_partition(by: Sequence[str], columns: Sequence[str]) -> None:
+    check_columns(by, columns)
+    if fine := [name for name in by if name in (CREATED, VERSION)]:
+        raise InputError(
+            f"partition_by={fine[0]!r} would give each instant a directory; give 'updated_date'."
+        )
+    if set(by) == set(columns):
+        raise InputError(f"partition_by={list(by)} leaves no column for the files; name more columns.")
+
+
+def _write(target: Target, about: About) -> ExtractReport:
+    tally = Tally()
+    frames = ahead(tally(batches(about.store, about.chosen)))
+
+    def said(done: bool) -> dict[str, Any]:
+        return own(about, tally.rows, table(about, tally.words())) if done else own(about)
+
+    with target.room() as room:
+        if target.folder:
+            plain = table(about, {})
+            parts = write_directory(
+                room / target.name, frames, about.unit, about.partition, lambda rows: own(about, rows, plain)
+            )
+            parts = {f"{target.name}/{name}": rows for name, rows in parts.items()}
+        else:
+            WRITERS[FORMATS[target.suffix]](room / target.name, frames, about.unit, said)
+            parts = {target.name: tally.rows}
+        package = _describe(room, target, about, tally, parts)
+        target.publish(room)
+    return _report(Package(target.place, package))
+
+
+def _describe(
+    room: Path, target: Target, about: About, tally: Tally, parts: dict[str, int]
+) -> dict[str, Any]:
+    """Write the description into the room, and return the data package."""
+    schema = table(about, tally.words())
+    shared = target.name + SCHEMA if target.folder else schema
+    files = [
+        resource(name, target.suffix or ".parquet", *checksum(str(room / name)), rows, shared)
+        for name, rows in parts.items()
+    ]
+    package = descriptor(about, tally, files)
+    _put(room / (target.name + DESCRIPTOR), _json(package))
+    if target.folder:
+        _put(room / (target.name + SCHEMA), _json(schema))
+        _put(
+            room / (target.name + README), readme(package, target.name, [*about.hive({}), *schema["fields"]])
+        )
+    return package
+
+
+def _report(package: Package) -> ExtractReport:
+    files = package.descriptor["resources"]
+    return ExtractReport(
+        path=package.place,
+        rows=package.about["rows"],
+        bytes=sum(part["bytes"] for part in files),
+        files=len(files),
+        about=package.about,
+        sha256={part["path"]: part["hash"].removeprefix("sha256:") for part in files},
+    )
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,76 @@
+"""Whether an extract is still as it was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import polars as pl
+
+from d22kit.display import number
+from d22kit.extracts.places import SCHEMA, strangers
+from d22kit.packages import SCANS, Package, checksum, read_bytes
+
+__all__ = ["problems"]
+
+
+def problems(package: Package) -> Iterator[str]:
+    """Say what is wrong with an extract's files, one sentence each."""
+    damaged = [*_damaged(package)]
+    yield from damaged
+    if not damaged:
+        # Of whole files, so what differs then is the description.
+        yield from _miscounted(package)
+        yield from _contradicted(package)
+    if package.folder:
+        yield from (f"{name} does not belong to the extract." for name in strangers(package.place, package))
+        if read_bytes(package.place + SCHEMA) is None:
+            yield f"{package.place}{SCHEMA} is missing."
+
+
+def _damaged(package: Package) -> Iterator[str]:
+    for file, part in package.files.items():
+        try:
+            digest, size = checksum(file)
+        except FileNotFoundError:
+            yield f"{file} is missing."
+        except OSError as error:
+            yield f"{file} cannot be read: {error.strerror or error}."
+        else:
+            if size != part["bytes"]:
+                yield f"{file} has {number(size)} bytes, and had {number(part['bytes'])} when it was written."
+            elif f"sha256:{digest}" != part["hash"]:
+                yield f"{file} has changed since it was written: its SHA-256 is another one."
+
+
+def _miscounted(package: Package) -> Iterator[str]:
+    total = 0
+    for file, part in package.files.items():
+        rows = _rows(file, part["format"])
+        total += part["row_count"]
+        if rows not in (None, part["row_count"]):
+            yield f"{file} holds {number(rows or 0)} rows, and its description says {number(part['rows'])}."
+    if total != package.about["rows"]:
+        yield f"The files have {number(total)} rows, and the description says {number(package.about['rows'])}."
+
+
+def _rows(file: str, kind: str) -> int | None:
+    """Count a file's rows; None where d22kit cannot read the format."""
+    if kind not in SCANS:
+        return None
+    return int(SCANS[kind]([file]).select(pl.len()).collect().item())
+
+
+def _contradicted(package: Package) -> Iterator[str]:
+    """Hold the description against what the Parquet files say of themselves."""
+    for file, part in package.files.items():
+        if part["format"] != "parquet":
+            continue
+        inside = json.loads(pl.read_parquet_metadata(file)["d22kit"])
+        differing = [
+            name
+            for name, value in inside.items()
+            if name not in ("rows", "schema") and package.about.get(name) != value
+        ]
+        if differing:
+            yield f"{file} and its description differ in {', '.join(differing)}."

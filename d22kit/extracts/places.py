@@ -1,0 +1,178 @@
+"""Where an extract appears: whole or not at all, on a disk or in object storage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow.fs import FileSelector, FileType
+
+from d22kit.config import store_root
+from d22kit.errors import ExtractError, InputError
+from d22kit.packages import Package, formats_known, storage, suffix
+
+__all__ = ["README", "SCHEMA", "Target", "strangers"]
+
+SCHEMA, README = ".schema.json", ".README.md"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file or directory that an extract is to be.
+
+    Parameters
+    ----------
+    place
+        Its absolute path or URL.
+    suffix
+        The known suffix of a file; nothing for a directory.
+    overwrite
+        Whether to replace what is there.
+    """
+
+    place: str
+    suffix: str
+    overwrite: bool
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], by: Sequence[str], *, overwrite: bool) -> Target:
+        """Read a path.
+
+        Raises
+        ------
+        InputError
+            Where its suffix is unknown, or contradicts the partition.
+        """
+        text, place = os.fspath(path), store_root(path)
+        ending = suffix(place)
+        if by and ending not in ("", ".parquet"):
+            raise InputError(f"partition_by makes a directory of Parquet files; {text!r} ends in {ending!r}.")
+        if by or text.endswith(("/", os.sep)):
+            return cls(place, "", overwrite)
+        if not ending and "." in place.rpartition("/")[2].strip("."):
+            raise InputError(f"{text!r} has no known suffix. There are: {formats_known()}.")
+        return cls(place, ending, overwrite)
+
+    @property
+    def folder(self) -> bool:
+        """Whether it is a directory."""
+        return not self.suffix
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return self._path.name
+
+    @property
+    def local(self) -> bool:
+        """Whether it lies on a disk of this machine."""
+        return "://" not in self.place
+
+    def check(self) -> None:
+        """Refuse a place where something is that may not be replaced.
+
+        Raises
+        ------
+        ExtractError
+            Says what is there.
+        """
+        if self.local and not self._path.parent.is_dir():
+            raise ExtractError(
+                f"There is no directory {self._path.parent}. Make it first, or name another place."
+            )
+        if self.local and self._path.is_dir() != self.folder and self._path.exists():
+            kind = "directory" if self._path.is_dir() else "file"
+            raise ExtractError(f"{self.place} is a {kind} already. Name another place.")
+        if not self._taken():
+            return
+        if not self.overwrite:
+            raise ExtractError(f"{self.place} is there already. Name another place, or say overwrite=True.")
+        if self.folder and (foreign := strangers(self.place, Package.find(self.place))):
+            raise ExtractError(
+                f"{self.place} holds {foreign[0]!r}, which is of no extract: it is not overwritten. Name another place."
+            )
+
+    @contextmanager
+    def room(self) -> Iterator[Path]:
+        """Give a directory to make the extract in; what is left in it is removed."""
+        # Beside the target, so that moving it there is one rename.
+        base = self._path.parent if self.local else Path(tempfile.gettempdir())
+        room = base / f".{self.name}.{uuid.uuid4().hex[:8]}.tmp"
+        room.mkdir()
+        try:
+            yield room
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+    def publish(self, room: Path) -> None:
+        """Make what lies in the room the extract: its description first, so that where rows are, they are described."""
+        if not self.local:
+            self._upload(room)
+            return
+        fresh = not os.path.lexists(self.place)
+        beside = [path for path in sorted(room.iterdir()) if path.name != self.name]
+        try:
+            for path in beside:
+                path.replace(self._path.with_name(path.name))
+            self._put(room)
+        except OSError:
+            for path in beside if fresh else ():
+                self._path.with_name(path.name).unlink(missing_ok=True)
+            raise
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.place)
+
+    def _taken(self) -> bool:
+        return os.path.lexists(self.place) if self.local else bool(_objects(self.place))
+
+    def _put(self, room: Path) -> None:
+        made, old = room / self.name, room / "old"
+        if self.folder and self._path.exists():
+            # No system renames a directory onto another one: for an instant there is none.
+            self._path.rename(old)
+        try:
+            made.replace(self._path)
+        except OSError:
+            if old.exists():
+                old.rename(self._path)
+            raise
+
+    def _upload(self, room: Path) -> None:
+        """Put objects, each of which appears when it is whole, and remove those of the extract before."""
+        system, root = storage(self.place.rpartition("/")[0])
+        files = [path.relative_to(room).as_posix() for path in room.rglob("*") if path.is_file()]
+        old = {f"{self.name}/{name}" for name in _objects(self.place)} if self.folder else set()
+        for name in sorted(files, key=lambda name: (name.partition("/")[0] == self.name, name)):
+            with (room / name).open("rb") as source, system.open_output_stream(f"{root}/{name}") as target:
+                shutil.copyfileobj(source, target, 8 << 20)
+        for name in old - set(files):
+            system.delete_file(f"{root}/{name}")
+
+
+def strangers(place: str, package: Package | None) -> list[str]:
+    """Return the files in a directory that its data package does not know, and readers would take for rows."""
+    known = set(package.files) if package else set()
+    if "://" in place:
+        found = _objects(place)
+    else:
+        found = [path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()]
+    return sorted(
+        name for name in found if f"{place}/{name}" not in known and name.rpartition("/")[2][0] not in "._"
+    )
+
+
+def _objects(url: str) -> list[str]:
+    """Return the names of the objects under a URL, or of the one at it."""
+    system, root = storage(url)
+    if system.get_file_info(root).type == FileType.File:
+        return [url.rpartition("/")[2]]
+    under = system.get_file_info(FileSelector(root, allow_not_found=True, recursive=True))
+    return [info.path.removeprefix(f"{root}/") for info in under if info.type == FileType.File]

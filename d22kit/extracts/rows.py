@@ -1,0 +1,319 @@
+"""The rows of an extract: chosen, in the order of their change, classified and masked, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from math import ceil
+from typing import Any
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from d22kit.errors import InputError, StoreError, VersionNotFoundError
+from d22kit.masking import mask
+from d22kit.packages import OUTCOMES
+from d22kit.questions.classify import classify_distinct
+from d22kit.schema import CREATED, EXTRA, FRAME, KEY, NAMES, PARTITION, STORED, VERSION, VOCABULARY
+from d22kit.store import Store
+from d22kit.times import TimeLike, span
+
+__all__ = ["DETAIL", "ORDER", "Selection", "Where", "ahead", "batches", "check_columns"]
+
+Where = pl.Expr | Mapping[str, Any] | None
+DETAIL = "delivery_error_detail"
+ORDER = (VERSION, KEY)
+
+BATCH = 250_000
+"""Rows that are worked on at once: memory is bounded by them, not by the extract."""
+
+MOST_SAID = 100
+"""Values of a condition that the description lists."""
+
+KNOWN = 50_000
+"""Distinct outcomes that are kept at hand from batch to batch."""
+
+_READ = ["platform", "delivery_status", "delivery_code", DETAIL]
+_DAY = pl.col(VERSION).dt.date().alias(PARTITION)
+_MASKED, _SEEN = "masked", "seen"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a store goes into an extract, checked.
+
+    Parameters
+    ----------
+    since, until, on
+        The range `[since, until)` of the time column `on`.
+    where
+        A condition on each row.
+    said
+        The condition as the extract's description gives it.
+    columns
+        The columns, in order.
+    classified, masked
+        Whether rows are classified, and texts masked.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    on: str
+    where: pl.Expr | None
+    said: Any
+    columns: tuple[str, ...]
+    classified: bool
+    masked: bool
+
+    @classmethod
+    def of(
+        cls,
+        since: TimeLike | None,
+        until: TimeLike | None,
+        on: str,
+        where: Where,
+        columns: Sequence[str] | None,
+        *,
+        classified: bool,
+        masked: bool,
+    ) -> Selection:
+        """Check what was asked for.
+
+        Raises
+        ------
+        InputError
+            Where a column, a range or a condition is wrong.
+        """
+        if on not in (CREATED, VERSION):
+            raise InputError(f"on={on!r} is no time column; give {CREATED!r} or {VERSION!r}.")
+        start, end = span(since, until)
+        standard = [*NAMES, *(OUTCOMES if classified else ())]
+        wanted = standard if columns is None else [columns] if isinstance(columns, str) else list(columns)
+        check_columns(wanted, [*standard, PARTITION])
+        if len(set(wanted)) < len(wanted) or not wanted:
+            raise InputError(f"columns={wanted} names a column twice, or none; name each one once.")
+        condition, said = _condition(where, [*standard, PARTITION], masked=masked)
+        return cls(start, end, on, condition, said, tuple(wanted), classified, masked)
+
+
+def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a column there is not."""
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"Unknown columns: {', '.join(map(repr, unknown))}. There are: {', '.join(known)}.")
+
+
+def batches(store: Store, chosen: Selection) -> Iterator[pl.DataFrame]:
+    """Give the chosen rows in the order of `ORDER`; the first batch has columns and no rows.
+
+    Raises
+    ------
+    VersionNotFoundError
+        Where the version's files were vacuumed away.
+    StoreError
+        Where a file of the store cannot be read.
+    """
+    files = store.files()
+    store.check_kept(files)
+    finish = _Finish(chosen)
+    try:
+        if finish.reads_outcomes:
+            # All at once, since reading few outcomes takes as long as reading many.
+            finish.learn(_outcomes(files, chosen))
+        yield finish(STORED.to_frame().with_columns(_DAY))
+        for portion in _portions(files):
+            yield finish(_sorted(_scan(*portion, chosen).collect()))
+    except FileNotFoundError as error:
+        raise VersionNotFoundError(
+            f"Files of version {store.table.version()} of the store at {store.root} are gone. See d22kit.versions()."
+        ) from error
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise StoreError(f"The store at {store.root} cannot be read: {error}") from error
+
+
+def ahead(items: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Give the items of an iterator; the next one is made while one is used."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
+
+
+class _Finish:
+    """Classify, filter, mask and choose columns. Every distinct outcome is read once, whatever batch it is in."""
+
+    def __init__(self, chosen: Selection) -> None:
+        self._chosen = chosen
+        self._known = self._read(STORED.to_frame().select(_READ))
+        self.reads_outcomes = chosen.classified or (chosen.masked and DETAIL in chosen.columns)
+
+    def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
+        chosen = self._chosen
+        if self.reads_outcomes:
+            rows = self._with_outcomes(rows)
+        if chosen.where is not None and not _early(chosen.where):
+            rows = _where(rows.lazy(), chosen.where).collect()
+        if chosen.masked:
+            detail = pl.col(_MASKED if self.reads_outcomes else DETAIL).alias(DETAIL)
+            rows = rows.with_columns(detail, pl.lit(None, pl.String).alias(EXTRA))
+        return rows.select(chosen.columns)
+
+    def learn(self, outcomes: pl.DataFrame) -> None:
+        """Read distinct outcomes that are not known yet."""
+        self._known = pl.concat([self._known, self._read(outcomes)])
+
+    def _with_outcomes(self, rows: pl.DataFrame) -> pl.DataFrame:
+        found = self._look_up(rows)
+        if found[_SEEN].null_count():
+            fresh = found.filter(pl.col(_SEEN).is_null()).select(_READ).unique()
+            if self._known.height + fresh.height > KNOWN:
+                self._known, fresh = self._known.clear(), rows.select(_READ).unique()
+            self.learn(fresh)
+            found = self._look_up(rows)
+        return found
+
+    def _look_up(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.join(self._known, on=_READ, how="left", nulls_equal=True, maintain_order="left")
+
+    def _read(self, distinct: pl.DataFrame) -> pl.DataFrame:
+        read = classify_distinct(distinct) if self._chosen.classified else distinct
+        masked = mask(pl.col(DETAIL)) if self._chosen.masked else pl.col(DETAIL)
+        return read.with_columns(masked.alias(_MASKED), pl.lit(True).alias(_SEEN))
+
+
+def _outcomes(files: pl.DataFrame, chosen: Selection) -> pl.DataFrame:
+    """Return the distinct outcomes of the chosen rows, or as many as may be kept at hand."""
+    found = STORED.to_frame().select(_READ)
+    for portion in _portions(files):
+        more = _scan(*portion, chosen).select(_READ).unique().collect()
+        found = pl.concat([found, more]).unique()
+        if found.height > KNOWN:
+            break
+    return found.head(KNOWN)
+
+
+def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
+    """Sort rows; days of one file are sorted already, and to see it is cheaper."""
+    moment, key = (pl.col(name) for name in ORDER)
+    later = (moment > moment.shift()) | ((moment == moment.shift()) & (key > key.shift()))
+    return rows if rows.select(later.all()).item() else rows.sort(ORDER)
+
+
+def _portions(files: pl.DataFrame) -> Iterator[tuple[list[str], datetime | None, datetime | None]]:
+    """Cut the store into portions of about a batch: files, and the range of `updated_at` where a day is large."""
+    days = files.group_by(PARTITION).agg("path", pl.col("rows").fill_null(BATCH).sum()).sort(PARTITION)
+    gathered: list[str] = []
+    size = 0
+    for day, paths, rows in days.iter_rows():
+        if gathered and size + rows > BATCH:
+            yield gathered, None, None
+            gathered, size = [], 0
+        if rows > 2 * BATCH:
+            yield from _slices(day, paths, ceil(rows / BATCH))
+        else:
+            gathered, size = gathered + paths, size + rows
+    if gathered:
+        yield gathered, None, None
+
+
+def _slices(day: date, paths: list[str], parts: int) -> Iterator[tuple[list[str], datetime, datetime]]:
+    midnight = datetime.combine(day, time(), UTC)
+    edges = [midnight + timedelta(days=1) * part / parts for part in range(parts + 1)]
+    for start, end in pairwise(edges):
+        yield paths, start, end
+
+
+def _scan(paths: list[str], start: datetime | None, end: datetime | None, chosen: Selection) -> pl.LazyFrame:
+    rows = pl.scan_parquet(paths, schema=STORED, hive_partitioning=False, glob=False)
+    rows = rows.with_columns(_DAY)
+    if start is not None:
+        rows = rows.filter(pl.col(VERSION) >= start, pl.col(VERSION) < end)
+    if chosen.since is not None:
+        rows = rows.filter(pl.col(chosen.on) >= chosen.since)
+    if chosen.until is not None:
+        rows = rows.filter(pl.col(chosen.on) < chosen.until)
+    return _where(rows, chosen.where) if chosen.where is not None and _early(chosen.where) else rows
+
+
+def _where(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
+    """Keep what meets a condition, which sees the types that `d22kit.scan` gives."""
+    words = pl.col([name for name in (*VOCABULARY, *OUTCOMES) if name in rows.collect_schema()])
+    return rows.with_columns(words.cast(pl.Categorical)).filter(condition).with_columns(words.cast(pl.String))
+
+
+def _early(where: pl.Expr) -> bool:
+    """Whether a condition can be judged before rows are classified."""
+    return set(where.meta.root_names()).isdisjoint(OUTCOMES)
+
+
+def _condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple[pl.Expr | None, Any]:
+    """Return a condition as an expression, and as the description says it."""
+    if where is None:
+        return None, None
+    if isinstance(where, Mapping):
+        return _of_mapping(where, known, masked=masked)
+    if not isinstance(where, pl.Expr):
+        raise InputError(
+            f"where is a {type(where).__name__}; give a Polars expression, or values per column: "
+            "{'platform': ['EMAIL']}."
+        )
+    check_columns(where.meta.root_names(), known)
+    _check_rowwise(where, known)
+    said = str(where)
+    return where, mask(said) if masked else said
+
+
+def _of_mapping(
+    where: Mapping[str, Any], known: Sequence[str], *, masked: bool
+) -> tuple[pl.Expr | None, dict[str, Any] | None]:
+    texts = [name for name in known if name not in (CREATED, VERSION, PARTITION)]
+    check_columns(list(where), texts)
+    wanted = {
+        name: [values] if isinstance(values, str) or values is None else list(values)
+        for name, values in where.items()
+    }
+    if any(not (value is None or isinstance(value, str)) for values in wanted.values() for value in values):
+        raise InputError(f"where={dict(where)!r}: values are texts or None, as in {{'platform': ['EMAIL']}}.")
+    tests = [
+        pl.col(name).cast(pl.String).is_in(pl.Series(values, dtype=pl.String).implode(), nulls_equal=True)
+        for name, values in wanted.items()
+    ]
+    free = (DETAIL, EXTRA) if masked else ()
+    said = {name: _said(values, masked=name in free) for name, values in wanted.items()}
+    return (pl.all_horizontal(tests), said) if tests else (None, None)
+
+
+def _said(values: list[str | None], *, masked: bool) -> list[str | None] | str:
+    if len(values) > MOST_SAID:
+        return f"{len(values)} values"
+    return [mask(value) for value in values] if masked else values
+
+
+def _check_rowwise(where: pl.Expr, known: Sequence[str]) -> None:
+    """Refuse a condition that compares a row with others: rows are read in batches.
+
+    Polars hands a source exactly those conditions that judge each row by itself.
+    """
+    schema = {**FRAME, **dict.fromkeys(OUTCOMES, pl.Categorical()), PARTITION: pl.Date()}
+    handed: list[pl.Expr | None] = []
+
+    def source(
+        columns: list[str] | None, condition: pl.Expr | None, rows: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        handed.append(condition)
+        empty = pl.DataFrame(schema=schema)
+        yield empty if columns is None else empty.select(columns)
+
+    try:
+        register_io_source(source, schema=schema).filter(where).collect()
+    except Exception as error:
+        raise InputError(f"where={where} is no condition on the rows: {error}") from error
+    if handed and handed[0] is None:
+        raise InputError(
+            f"where={where} does not judge each row by itself (it compares rows, or calls Python), and an extract "
+            "is written in batches. Work it out on a frame first, and give its result as values: "
+            "where={'public_id': [...]}."
+        )

@@ -1,0 +1,793 @@
+"""Extracts: they open anywhere, say what they are, are safe to send, and come out the same every time."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import gzip
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import frictionless
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+import d22kit
+from d22kit.commits import commit_rows
+from d22kit.errors import ExtractError, InputError, VersionNotFoundError
+from d22kit.extracts import extract, formats, rows, verify
+from d22kit.masking import mask
+from d22kit.packages import DESCRIPTOR, OUTCOMES, hidden, open_extract, shown
+from d22kit.schema import EXTRA, KEY, NAMES, STORED, VERSION
+from d22kit.simulator import generate
+from d22kit.store import State, Store
+
+DETAIL = "delivery_error_detail"
+SECRET = "ana.silva@acme.example"
+FORMS = ("x.parquet", "x.csv", "x.csv.gz", "x.arrow", "x.feather", "folder", "folder/")
+TEXTS = [
+    *("مرحبا بالعالم", "تم التسليم ✅ 🎉", "", None, "NULL", "0012", "1e5", "-5", "=1+1", "+971", "@SUM(A1)"),
+    *("'=1", "''-x", "\ttab", "\rcr", 'say "no", twice', "＝1", " =2", "' apostrophe", "plain"),
+]
+
+
+def hostile(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows with texts that trip readers, in a column that no mask touches."""
+    texts = pl.Series((TEXTS * (frame.height // len(TEXTS) + 1))[: frame.height], dtype=pl.String)
+    return frame.with_columns(
+        texts.alias("delivery_code"),
+        pl.lit(f"550 5.1.1 <{SECRET}>: user unknown").alias(DETAIL),
+        pl.lit(f'{{"customer": "{SECRET}"}}').alias(EXTRA),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store in two versions: 1,500 rows, then the other 1,500, of which 40 are hostile."""
+    frame = generate(3_000, seed=5).cast(dict(STORED)).sort(VERSION)
+    frame = pl.concat([frame[:-40], hostile(frame[-40:])])
+    root = tmp_path_factory.mktemp("store")
+    store = Store.create(root, "https://api.example.test lender acme")
+    commit_rows(store, frame[:1_500], [], State())
+    until = frame[VERSION].max()
+    assert isinstance(until, datetime)
+    commit_rows(store, frame[1_400:], [], State(covered=((None, until),)))
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def expected(data: str) -> pl.DataFrame:
+    """What an extract of the whole store holds."""
+    frame = d22kit.classify(d22kit.load(data)).cast({name: pl.String() for name in OUTCOMES})
+    frame = frame.sort(VERSION, KEY).with_columns(mask(pl.col(DETAIL)), pl.lit(None, pl.String).alias(EXTRA))
+    return frame.with_columns(pl.col(pl.Categorical).cast(pl.String))
+
+
+def opened(path: Path | str) -> pl.DataFrame:
+    frame = open_extract(path)
+    assert frame is not None
+    return frame.collect().with_columns(pl.col(pl.Categorical).cast(pl.String))
+
+
+def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
+    frame = frame.astype({name: "str" for name in frame.columns if str(frame[name].dtype) == "category"})
+    return pl.from_pandas(frame)
+
+
+def same(found: pl.DataFrame, expected: pl.DataFrame) -> None:
+    """Same rows, instants and nulls, in whatever unit and order of columns a reader gives them."""
+    times = [name for name in expected.columns if expected[name].dtype.is_temporal()]
+    found = found.select(expected.columns).with_columns(
+        pl.col(times).dt.convert_time_zone("UTC").dt.cast_time_unit("us"),
+        pl.col([name for name in expected.columns if name not in times]).cast(pl.String),
+    )
+    assert_frame_equal(found.sort(VERSION, KEY), expected)
+
+
+# Formats and readers
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_format_opens_again_as_it_was(
+    form: str, data: str, expected: pl.DataFrame, tmp_path: Path
+) -> None:
+    made = extract(f"{tmp_path}/{form}", data)
+    assert made.rows == expected.height
+    assert verify(made.path).ok
+    assert_frame_equal(opened(made.path), expected)
+
+
+@pytest.mark.parametrize("by", [["platform"], ["platform", "delivery_state"], ["delivery_code"]])
+def test_a_hive_directory_opens_again(
+    by: list[str], data: str, expected: pl.DataFrame, tmp_path: Path
+) -> None:
+    made = extract(tmp_path / "hive", data, partition_by=by)
+    assert all(path.startswith(f"hive/{by[0]}=") for path in made.sha256)
+    if by == ["delivery_code"]:
+        # Hive has one name for null and for the empty word.
+        expected = expected.with_columns(pl.col(by).replace({"": None}))
+    same(opened(made.path), expected)
+
+
+PARQUET_READERS: dict[str, Callable[[str], pl.DataFrame]] = {
+    "polars": pl.read_parquet,
+    "pandas": lambda path: from_pandas(pd.read_parquet(path)),
+    "pyarrow": lambda path: pl.DataFrame(pq.read_table(path)),
+    "duckdb": lambda path: duckdb.read_parquet(path).pl(),
+}
+
+
+@pytest.mark.parametrize("reader", PARQUET_READERS)
+def test_parquet_opens_in(reader: str, data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.parquet", data)
+    same(PARQUET_READERS[reader](made.path), expected)
+
+
+HIVE_READERS: dict[str, Callable[[str], pl.DataFrame]] = {
+    "polars": lambda path: pl.read_parquet(f"{path}/**/*.parquet", hive_partitioning=True),
+    "pandas": lambda path: from_pandas(pd.read_parquet(path)),
+    "pyarrow": lambda path: pl.DataFrame(pa.dataset.dataset(path, partitioning="hive").to_table()),
+    "duckdb": lambda path: duckdb.read_parquet(f"{path}/**/*.parquet", hive_partitioning=True).pl(),
+}
+
+
+@pytest.mark.parametrize("reader", HIVE_READERS)
+def test_a_hive_directory_opens_in(reader: str, data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    made = extract(tmp_path / "hive", data, partition_by=["platform", "delivery_state"])
+    same(HIVE_READERS[reader](made.path), expected)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: pl.DataFrame(pa.feather.read_table(path)),
+        lambda path: from_pandas(pd.read_feather(path)),
+        pl.read_ipc,
+    ],
+    ids=["pyarrow", "pandas", "polars"],
+)
+def test_arrow_opens_in(
+    read: Callable[[str], pl.DataFrame], data: str, expected: pl.DataFrame, tmp_path: Path
+) -> None:
+    same(read(extract(tmp_path / "x.feather", data).path), expected)
+
+
+def csv_of(expected: pl.DataFrame, *, empty_is_null: bool) -> pl.DataFrame:
+    """What a reader that takes every column as text finds."""
+    texts = pl.col([name for name in expected.columns if expected[name].dtype == pl.String()])
+    times = pl.col("created_at", "updated_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+    frame = expected.with_columns(hidden(texts), times)
+    return frame.with_columns(pl.all().replace({"": None})) if empty_is_null else frame
+
+
+def test_csv_opens_in_every_reader(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    path = extract(tmp_path / "x.csv", data).path
+    exact, loose = csv_of(expected, empty_is_null=False), csv_of(expected, empty_is_null=True)
+    assert_frame_equal(pl.read_csv(path, infer_schema=False), exact)
+    options = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(expected.columns, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    lines = pa.csv.ParseOptions(newlines_in_values=True)
+    assert_frame_equal(
+        pl.DataFrame(pa.csv.read_csv(path, parse_options=lines, convert_options=options)), exact
+    )
+    pandas = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    assert_frame_equal(pl.from_pandas(pandas).cast(pl.String), loose)
+    duck = duckdb.read_csv(path, all_varchar=True).pl()
+    assert_frame_equal(duck.select(loose.columns), loose)
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        assert list(csv.DictReader(file)) == exact.with_columns(pl.all().fill_null("")).to_dicts()
+
+
+def test_csv_times_are_instants_to_those_who_parse_them(
+    data: str, expected: pl.DataFrame, tmp_path: Path
+) -> None:
+    path = extract(tmp_path / "x.csv.gz", data, columns=[KEY, "created_at", "updated_at"]).path
+    wanted = expected.select(KEY, "created_at", "updated_at")
+    same(from_pandas(pd.read_csv(path, parse_dates=["created_at", "updated_at"])), wanted)
+    same(pl.read_csv(path, try_parse_dates=True), wanted)
+
+
+def test_parquet_opens_in_spark(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    spark_sql = pytest.importorskip("pyspark.sql")
+    if shutil.which("java") is None:
+        pytest.skip("PySpark needs a Java runtime")
+    made = extract(tmp_path / "x.parquet", data)
+    hive = extract(tmp_path / "hive", data, partition_by="platform")
+    spark = (
+        spark_sql.SparkSession.builder.master("local[1]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "1")
+        .getOrCreate()
+    )
+    try:
+        for path in (made.path, hive.path):
+            same(pl.DataFrame(spark.read.parquet(path).toArrow()), expected)
+    finally:
+        spark.stop()
+
+
+HYPARQUET = """
+import { asyncBufferFromFile, parquetReadObjects } from 'hyparquet'
+import { compressors } from 'hyparquet-compressors'
+const rows = await parquetReadObjects({ file: await asyncBufferFromFile(process.argv[2]), compressors })
+for (const row of rows) console.log(JSON.stringify(row))
+"""
+
+
+def test_parquet_opens_in_javascript(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    modules = Path(os.environ.get("NODE_MODULES", "node_modules")).absolute()
+    if shutil.which("node") is None or not (modules / "hyparquet-compressors").is_dir():
+        pytest.skip("needs node, and hyparquet and hyparquet-compressors in node_modules or $NODE_MODULES")
+    made = extract(tmp_path / "x.parquet", data)
+    (tmp_path / "node_modules").symlink_to(modules)
+    (tmp_path / "read.mjs").write_text(HYPARQUET)
+    done = subprocess.run(
+        ["node", "read.mjs", made.path], cwd=tmp_path, capture_output=True, check=True, timeout=60
+    )
+    schema = {name: pl.String() for name in expected.columns}
+    found = pl.read_ndjson(done.stdout, schema=schema)
+    times = pl.col("created_at", "updated_at").str.to_datetime(time_zone="UTC")
+    same(found.with_columns(times), expected)
+
+
+def test_csv_and_excel_open_in_libreoffice(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    pytest.importorskip("xlsxwriter")
+    office = shutil.which("soffice")
+    if office is None:
+        pytest.skip("needs LibreOffice Calc (soffice)")
+    wanted = expected[-40:]
+    words = [name for name in wanted.columns if wanted[name].dtype == pl.String]
+    # As a person imports it: UTF-8, every column as text.
+    columns = "/".join(f"{number}/2" for number in range(1, wanted.width + 1))
+    reading = {"x.csv": [f"--infilter=CSV:44,34,76,1,{columns}"], "y.xlsx": []}
+    times = {"x.csv": "%Y-%m-%dT%H:%M:%S%.3fZ", "y.xlsx": "%Y-%m-%d %H:%M:%S%.3f"}
+    for name, filters in reading.items():
+        extract(tmp_path / name, data, since=expected[VERSION][-40], on=VERSION)
+        command = [office, f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}", "--headless", *filters]
+        writing = ["--convert-to", "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true"]
+        place = ["--outdir", str(tmp_path / "out"), str(tmp_path / name)]
+        subprocess.run([*command, *writing, *place], check=True, capture_output=True, timeout=120)
+        with (tmp_path / "out" / f"{name[0]}.csv").open(encoding="utf-8-sig", newline="") as file:
+            found = list(csv.DictReader(file))
+        frame = wanted.with_columns(
+            pl.col(words).fill_null(""), pl.col("created_at", "updated_at").dt.strftime(times[name])
+        )
+        if name == "x.csv":
+            frame = frame.with_columns(hidden(pl.col(words)))
+        # Calc writes a carriage return within a cell as a line feed.
+        frame = frame.with_columns(pl.col(words).str.replace_all("\r", "\n"))
+        assert found == frame.to_dicts()
+
+
+# What it says of itself
+
+
+# Frictionless leaves the compressed file open.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("form", [*FORMS, "x.xlsx"])
+def test_frictionless_finds_the_data_package_valid(form: str, data: str, tmp_path: Path) -> None:
+    made = extract(f"{tmp_path}/{form}", data)
+    found = frictionless.validate(made.path + DESCRIPTOR)
+    assert found.valid, found.flatten(["type", "fieldName", "note"])
+
+
+def test_it_says_where_it_comes_from_and_what_it_holds(data: str, tmp_path: Path) -> None:
+    made = extract(
+        tmp_path / "x.parquet", data, since="2026-01-01", where={"platform": ["EMAIL", "SMS"]}, version=2
+    )
+    package = json.loads(Path(made.path + DESCRIPTOR).read_text(encoding="utf-8"))
+    about, [file] = package["d22kit"], package["resources"]
+    assert about["service"], about["lender"] == ("https://api.example.test", "acme")
+    assert (about["version"], about["since"], about["until"]) == (2, "2026-01-01T00:00:00.000Z", None)
+    assert about["where"] == {"platform": ["EMAIL", "SMS"]}
+    assert about["zone"] == "UTC"
+    assert about["rows"] == made.rows == opened(made.path).height
+    assert about["d22kit"] == d22kit.__version__
+    assert about["masked"] == [DETAIL, EXTRA]
+    watermark = d22kit.status(data).watermark
+    assert watermark is not None
+    assert datetime.fromisoformat(about["complete_up_to"]) == watermark
+    assert f"sha256:{made.sha256['x.parquet']}" == file["hash"]
+    inside = json.loads(pq.read_metadata(made.path).metadata[b"d22kit"])
+    assert inside["schema"] == file["schema"]
+    assert {name: inside[name] for name in about if name in inside} == {
+        n: about[n] for n in inside if n in about
+    }
+    assert "hash" not in inside
+
+
+def test_every_column_is_explained(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.parquet", data)
+    package = json.loads(Path(made.path + DESCRIPTOR).read_text(encoding="utf-8"))
+    fields = {field["name"]: field for field in package["resources"][0]["schema"]["fields"]}
+    assert list(fields) == [*NAMES, *OUTCOMES]
+    assert all(
+        field["type"] and field["unit"] and len(field["description"]) > 10 for field in fields.values()
+    )
+    assert fields["platform"]["constraints"]["enum"] == sorted(set(expected["platform"]))
+    assert "constraints" not in fields[KEY]
+
+
+def test_the_arrow_file_says_it_too(data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.arrow", data)
+    inside = json.loads(pa.ipc.open_file(made.path).schema.metadata[b"d22kit"])
+    assert inside == {name: made.about[name] for name in inside}
+
+
+def test_a_directory_has_a_readme_for_people(data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "mails", data, partition_by="platform")
+    text = Path(f"{made.path}.README.md").read_text(encoding="utf-8")
+    assert "lender acme" in text
+    assert "fewer than 10 rows" in text
+    assert all(f"| `{name}` |" in text for name in [*NAMES, *OUTCOMES])
+    assert {path.suffix for path in Path(made.path).rglob("*") if path.is_file()} == {".parquet"}
+
+
+def test_small_cells_are_counted(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.parquet", data, columns=["platform", "purpose", "created_at"])
+    cells = expected.group_by("platform", "purpose").len().filter(pl.col("len") < 10)
+    assert made.about["small_cells"] == {"k": 10, "cells": cells.height, "rows": cells["len"].sum()}
+
+
+# Safe to send
+
+
+@pytest.mark.parametrize("form", [*FORMS, "x.xlsx"])
+def test_nothing_of_its_maker_or_of_a_person_is_in_it(form: str, data: str, tmp_path: Path) -> None:
+    where = pl.col(DETAIL).is_null() | (pl.col(DETAIL) != SECRET)
+    extract(f"{tmp_path}/{form}", data, where=where)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            content = plain_bytes(path)
+            for word in (SECRET, str(tmp_path), data, str(Path.home()), f"/{getpass.getuser()}/"):
+                assert word.encode() not in content, (path.name, word)
+
+
+def plain_bytes(path: Path) -> bytes:
+    """What a file holds, decompressed as far as can be."""
+    if path.suffix == ".parquet":
+        return path.read_bytes() + pl.read_parquet(path).write_csv().encode()
+    if path.suffix in (".arrow", ".feather"):
+        return path.read_bytes() + pl.read_ipc(path).write_csv().encode()
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.suffix == ".xlsx":
+        with zipfile.ZipFile(path) as book:
+            return b"".join(map(book.read, book.namelist()))
+    return path.read_bytes()
+
+
+def test_what_is_not_masked_says_so(data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.parquet", data, masked=False)
+    assert made.about["unmasked"] == [DETAIL, EXTRA]
+    assert "not masked" in str(made)
+    assert_frame_equal(
+        opened(made.path).select(NAMES), d22kit.load(data).cast(dict(STORED)).sort(VERSION, KEY)
+    )
+
+
+@given(st.text(alphabet=st.one_of(st.sampled_from("'=+-@\t\r\n ＝x1"), st.characters(codec="utf-8"))))
+@settings(max_examples=200)
+def test_the_guard_against_formulas_is_reversible(text: str) -> None:
+    frame = pl.DataFrame({"text": [text]})
+    guarded = frame.select(hidden(pl.col("text")))
+    assert not guarded.item().lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
+    assert not guarded.item().startswith(("\t", "\r", "\n"))
+    assert guarded.select(shown(pl.col("text"))).item() == text
+
+
+def test_excel_holds_text_as_text(data: str, tmp_path: Path) -> None:
+    pytest.importorskip("xlsxwriter")
+    extract(tmp_path / "x.xlsx", data)
+    with zipfile.ZipFile(tmp_path / "x.xlsx") as book:
+        sheet = book.read("xl/worksheets/sheet1.xml").decode()
+    assert "<f>" not in sheet
+    assert "=1+1" in sheet
+
+
+# The same every time
+
+
+@pytest.mark.parametrize("form", [*FORMS, "x.xlsx"])
+def test_the_same_version_and_choice_give_the_same_bytes(form: str, data: str, tmp_path: Path) -> None:
+    first = extract(f"{tmp_path}/{form}", data)
+    again = extract(f"{tmp_path}/{form}", data, overwrite=True)
+    assert again == first
+
+
+def test_threads_and_process_change_nothing(data: str, tmp_path: Path) -> None:
+    made = [
+        extract(tmp_path / "x.parquet", data, version=1),
+        extract(tmp_path / "x.csv.gz", data, version=1),
+        extract(tmp_path / "x.arrow", data, version=1),
+    ]
+    code = (
+        "import sys; from d22kit import extract\n"
+        "for name in ('x.parquet', 'x.csv.gz', 'x.arrow'):\n"
+        "    print(*extract(f'{sys.argv[1]}/{name}', sys.argv[2], version=1, overwrite=True).sha256.values())"
+    )
+    threads = {**os.environ, "POLARS_MAX_THREADS": "1", "TZ": "Asia/Dubai", "PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), data],
+        env=threads,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [digest for report in made for digest in report.sha256.values()]
+
+
+@pytest.mark.parametrize("form", ["x.parquet", "x.csv", "x.arrow", "folder"])
+def test_batches_change_no_row(
+    form: str, data: str, expected: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, size in (
+        (rows, "BATCH", 300),
+        (rows, "KNOWN", 100),
+        (formats, "GROUP", 500),
+        (formats, "SPILL", 900),
+    ):
+        monkeypatch.setattr(module, name, size)
+    made = extract(tmp_path / form, data)
+    assert_frame_equal(opened(made.path).sort(VERSION, KEY), expected)
+    if form == "x.parquet":
+        groups = pq.read_metadata(made.path)
+        assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [500] * 6
+    if form == "folder":
+        assert made.files > 1
+
+
+def test_times_finer_than_milliseconds_are_kept(tmp_path: Path) -> None:
+    fine = datetime(2026, 5, 17, 6, 18, 44, 220_001, tzinfo=UTC)
+    frame = (
+        generate(50, seed=1)
+        .cast(dict(STORED))
+        .with_columns(pl.lit(fine).cast(STORED[VERSION]).alias(VERSION))
+    )
+    commit_rows(Store.create(tmp_path / "store", "https://api.example.test lender acme"), frame, [], State())
+    for form in ("x.parquet", "x.csv", "x.arrow"):
+        made = extract(tmp_path / form, tmp_path / "store")
+        assert opened(made.path)[VERSION].unique().to_list() == [fine]
+
+
+# What goes in
+
+
+def test_ranges_columns_and_conditions(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    middle = expected[VERSION][1_500]
+
+    def chosen(**asked: Any) -> pl.DataFrame:
+        return opened(extract(tmp_path / "x.parquet", data, overwrite=True, **asked).path)
+
+    same(chosen(since=middle, on="updated_at"), expected.filter(pl.col(VERSION) >= middle))
+    same(chosen(until=middle), expected.filter(pl.col("created_at") < middle))
+    for where, meant in (
+        ({"platform": "EMAIL"}, pl.col("platform") == "EMAIL"),
+        ({"delivery_code": [None, ""]}, pl.col("delivery_code").fill_null("") == ""),
+        ({"delivery_state": ["bounced"]}, pl.col("delivery_state") == "bounced"),
+        (pl.col("created_at") >= middle, pl.col("created_at") >= middle),
+        (pl.col("platform").cat.starts_with("E"), pl.col("platform").str.starts_with("E")),
+        (
+            (pl.col("delivery_state") == "read") & (pl.col("platform") != "SMS"),
+            (pl.col("delivery_state") == "read") & (pl.col("platform") != "SMS"),
+        ),
+    ):
+        same(chosen(where=where), expected.filter(meant))
+    narrow = chosen(columns=["updated_at", "updated_date", KEY], classified=False)
+    assert narrow.columns == ["updated_at", "updated_date", KEY]
+    assert narrow["updated_date"].equals(narrow["updated_at"].dt.date().alias("updated_date"))
+
+
+def test_an_earlier_version_gives_its_rows(data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.parquet", data, version=1)
+    assert made.version == 1
+    assert made.rows == 1_500
+
+
+def test_an_empty_choice_is_an_extract_without_rows_and_a_warning(data: str, tmp_path: Path) -> None:
+    for form in (*FORMS, "x.xlsx"):
+        with pytest.warns(UserWarning, match="no rows"):
+            made = extract(f"{tmp_path}/{form}", data, since="2031-01-01", overwrite=True)
+        assert made.rows == 0
+        assert verify(made.path).ok
+        if form != "x.xlsx":
+            assert opened(made.path).columns == [*NAMES, *OUTCOMES]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"path": "x.json"}, "no known suffix"),
+        ({"path": "x.csv", "partition_by": "platform"}, "partition_by makes a directory"),
+        ({"partition_by": "nonsense"}, "Unknown columns: 'nonsense'"),
+        ({"partition_by": "created_at"}, "updated_date"),
+        ({"partition_by": "platform", "columns": ["platform"]}, "leaves no column"),
+        ({"columns": ["nonsense"]}, "Unknown columns: 'nonsense'. There are: public_id"),
+        ({"columns": ["delivery_state"], "classified": False}, "Unknown columns"),
+        ({"columns": [KEY, KEY]}, "twice"),
+        ({"columns": []}, "none"),
+        ({"on": "seen_at"}, "no time column"),
+        ({"since": "2026-02-01", "until": "2026-01-01"}, "does not lie before"),
+        ({"since": "yesterday"}, "no time"),
+        ({"where": {"nonsense": ["x"]}}, "Unknown columns"),
+        ({"where": {"created_at": ["x"]}}, "Unknown columns"),
+        ({"where": {"platform": [1]}}, "texts or None"),
+        ({"where": "platform = 'EMAIL'"}, "Polars expression"),
+        ({"where": pl.col("nonsense") == 1}, "Unknown columns"),
+        ({"where": pl.col("created_at") == pl.col("created_at").max()}, "each row by itself"),
+        ({"where": pl.col("public_id").is_first_distinct()}, "each row by itself"),
+        ({"where": pl.col("platform") + 1}, "no condition"),
+    ],
+)
+def test_wrong_arguments_are_refused(asked: dict[str, Any], says: str, data: str, tmp_path: Path) -> None:
+    path = tmp_path / asked.pop("path", "x")
+    with pytest.raises(InputError, match=says):
+        extract(path, data, **asked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten_unless_told(data: str, tmp_path: Path) -> None:
+    for form in ("x.csv", "folder"):
+        extract(tmp_path / form, data, version=1)
+        before = verify(tmp_path / form)
+        with pytest.raises(ExtractError, match="overwrite=True"):
+            extract(tmp_path / form, data)
+        assert verify(tmp_path / form) == before
+        assert extract(tmp_path / form, data, overwrite=True).version == 2
+        assert verify(tmp_path / form).ok
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_directory_with_other_files_is_never_overwritten(data: str, tmp_path: Path) -> None:
+    extract(tmp_path / "folder", data)
+    (tmp_path / "folder" / "thesis.docx").write_text("ten years")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    for name in ("folder", "home"):
+        with pytest.raises(ExtractError, match="not overwritten"):
+            extract(tmp_path / name, data, overwrite=True)
+    assert (tmp_path / "folder" / "thesis.docx").exists()
+
+
+def test_a_directory_in_place_of_a_file(data: str, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").mkdir()
+    (tmp_path / "folder").write_text("")
+    for form in ("x.parquet", "folder"):
+        with pytest.raises(ExtractError, match="already"):
+            extract(tmp_path / form, data, overwrite=True)
+    with pytest.raises(ExtractError, match="There is no directory"):
+        extract(tmp_path / "missing" / "x.parquet", data)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX")
+@pytest.mark.parametrize("form", [*FORMS, "x.xlsx"])
+def test_no_space_leaves_nothing(form: str, data: str, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(ExtractError, match="Nothing was left behind"):
+            extract(f"{tmp_path}/{form}", data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a place that not even root may write to")
+def test_no_permission(data: str) -> None:
+    with pytest.raises(ExtractError, match=r"not permitted|Permission denied"):
+        extract("/sys/kernel/x.parquet", data)
+
+
+def test_a_failure_half_way_leaves_what_was_there(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "EXCEL_ROWS", 100)
+    with pytest.raises(ExtractError, match="An Excel sheet holds 100 rows"):
+        extract(tmp_path / "x.xlsx", data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_too_long_for_excel(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "EXCEL_TEXT", 30)
+    with pytest.raises(ExtractError, match="longer than the 30 characters"):
+        extract(tmp_path / "x.xlsx", data)
+
+
+def test_a_vacuumed_version(tmp_path: Path) -> None:
+    frame = generate(200, seed=1).cast(dict(STORED))
+    store = Store.create(tmp_path / "store", "https://api.example.test lender acme")
+    commit_rows(store, frame, [], State())
+    commit_rows(
+        store, frame.with_columns(pl.lit("SENT").alias("status"), pl.col(VERSION) + timedelta(1)), [], State()
+    )
+    d22kit.vacuum(store.root, keep=timedelta(0))
+    with pytest.raises(VersionNotFoundError, match="vacuumed"):
+        extract(tmp_path / "x.parquet", store.root, version=1)
+    with pytest.raises(VersionNotFoundError, match="no version 9"):
+        extract(tmp_path / "x.parquet", store.root, version=9)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+# Damage
+
+
+def damage(kind: str, path: Path) -> None:
+    part = next(path.rglob("*.parquet"))
+    content = bytearray(part.read_bytes())
+    if kind == "flipped":
+        content[len(content) // 2] ^= 1
+        part.write_bytes(content)
+    elif kind == "cut":
+        part.write_bytes(content[:-100])
+    elif kind == "missing":
+        part.unlink()
+    elif kind == "added":
+        shutil.copy(part, path / "more.parquet")
+    elif kind == "schema":
+        Path(f"{path}.schema.json").unlink()
+    else:
+        place = Path(str(path) + DESCRIPTOR)
+        package = json.loads(place.read_text(encoding="utf-8"))
+        package["d22kit"] |= {"version": 1} if kind == "version" else {"rows": 7}
+        place.write_text(json.dumps(package), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("flipped", "SHA-256"),
+        ("cut", "bytes"),
+        ("missing", "is missing"),
+        ("added", "does not belong"),
+        ("schema", "is missing"),
+        ("version", "differ in version"),
+        ("rows", "says 7"),
+    ],
+)
+def test_damage_is_found(kind: str, says: str, data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "folder", data, partition_by="platform")
+    assert verify(made.path) == made
+    damage(kind, Path(made.path))
+    report = verify(made.path)
+    assert not report.ok
+    assert any(says in problem for problem in report.problems), report.problems
+    assert says in str(report)
+    assert says in report._repr_html_()
+
+
+def test_a_renamed_extract_is_still_one(data: str, tmp_path: Path) -> None:
+    for form, name in (("x.csv", "y.csv"), ("folder", "other")):
+        extract(tmp_path / form, data)
+        for path in tmp_path.glob(f"{form}*"):
+            path.rename(tmp_path / path.name.replace(form, name))
+        if name == "other":
+            assert [
+                problem.endswith("schema.json is missing.") for problem in verify(tmp_path / name).problems
+            ] == []
+        assert verify(tmp_path / name).ok
+        assert opened(tmp_path / name).height == 3_000
+
+
+def test_what_is_no_extract(data: str, tmp_path: Path) -> None:
+    with pytest.raises(ExtractError, match="no description"):
+        verify(tmp_path / "x.parquet")
+    assert open_extract(tmp_path / "x.parquet") is None
+    assert open_extract(data) is None
+    made = extract(tmp_path / "x.parquet", data)
+    Path(made.path + DESCRIPTOR).write_text('{"d22kit": {"layout": 1}, "resources": [')
+    with pytest.raises(ExtractError, match="damaged"):
+        verify(made.path)
+    Path(made.path + DESCRIPTOR).write_text('{"d22kit": {"layout": 99}, "resources": []}')
+    with pytest.raises(ExtractError, match="Upgrade"):
+        verify(made.path)
+    Path(made.path + DESCRIPTOR).unlink()
+    assert opened(made.path).height == 3_000
+    Path(made.path).write_bytes(b"PAR1 nonsense")
+    with pytest.raises(ExtractError, match="cannot be opened"):
+        open_extract(made.path)
+
+
+def test_excel_extracts_are_for_people(data: str, tmp_path: Path) -> None:
+    pytest.importorskip("xlsxwriter")
+    extract(tmp_path / "x.xlsx", data)
+    with pytest.raises(ExtractError, match="for people"):
+        open_extract(tmp_path / "x.xlsx")
+
+
+# Size
+
+
+def test_a_row_takes_at_most_15_bytes(tmp_path: Path) -> None:
+    frame = generate(100_000).cast(dict(STORED)).sort(VERSION)
+    commit_rows(Store.create(tmp_path / "store", "https://api.example.test lender acme"), frame, [], State())
+    made = extract(tmp_path / "x.parquet", tmp_path / "store")
+    assert made.bytes / made.rows <= 15
+
+
+# Object storage
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, data: str) -> Iterator[str]:
+    """A local stand-in of S3, in a process of its own, with the store in it."""
+    pytest.importorskip("moto")
+    boto3 = pytest.importorskip("boto3")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key-of-the-maker",
+        "AWS_SECRET_ACCESS_KEY": "secret-of-the-maker",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while server.poll() is None and not listens(port):
+                time.sleep(0.05)
+            s3 = boto3.client("s3")
+            s3.create_bucket(Bucket="bucket")
+            for path in Path(data).rglob("*"):
+                if path.is_file():
+                    s3.upload_file(str(path), "bucket", f"store/{path.relative_to(data).as_posix()}")
+            yield "s3://bucket"
+        finally:
+            server.kill()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_object_storage(bucket: str, data: str, expected: pl.DataFrame) -> None:
+    since = expected[VERSION][-300]
+    asked: dict[str, Any] = {"since": since, "on": VERSION}
+    for form, by in (("x.parquet", None), ("x.csv", None), ("hive", "platform")):
+        made = extract(f"{bucket}/{form}", f"{bucket}/store", partition_by=by, **asked)
+        assert verify(made.path).ok
+        same(opened(made.path), expected[-300:])
+        with pytest.raises(ExtractError, match="overwrite=True"):
+            extract(made.path, data, partition_by=by, **asked)
+    extract(made.path, data, partition_by="purpose", overwrite=True, **asked)
+    assert verify(made.path).ok
+    with pytest.raises(ExtractError, match="could not be written"):
+        extract("s3://no-such-bucket/x.csv", data, **asked)
+    with pytest.raises(ExtractError, match="no object storage"):
+        extract("gopher://hole/x.csv", data, **asked)
