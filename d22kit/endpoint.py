@@ -21,6 +21,9 @@ import httpx
 import msgspec
 import truststore
 
+from d22kit.config import Endpoint
+from d22kit.errors import AuthError, ConfigError, EndpointError, ProtocolError
+from d22kit.patience import Pace, Patience, TransientError
 from d22kit.responses import (
     PAGE,
     Answer,
@@ -32,9 +35,6 @@ from d22kit.responses import (
     read_page,
     refusal,
 )
-from d22kit.config import Endpoint
-from d22kit.errors import AuthError, ConfigError, EndpointError, ProtocolError
-from d22kit.patience import Pace, Patience, TransientError
 from d22kit.sockets import Backend, Cancelled, Watch
 from d22kit.times import iso
 

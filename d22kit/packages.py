@@ -53,7 +53,7 @@ FORMATS = {
 TYPES = {**FRAME, **dict.fromkeys(OUTCOMES, pl.Categorical()), PARTITION: pl.Date()}
 
 FORMULA = "(?:[\\s\\x00-\\x1f\u200b\ufeff]*[=+\\-@＝＋－＠]|[\\t\\r\\n])"
-"""How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind what is not seen."""
+"""How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind the unseen."""
 
 
 def hidden(text: pl.Expr) -> pl.Expr:

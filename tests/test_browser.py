@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import nbformat
 import pytest
 from gallery import DRAWN, lenders

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from faulty import LENDER, ODD, Faulty, Reply, Request, envelope, failure, records, reply
 
-from d22kit import answers
+from d22kit import responses
 from d22kit.config import Endpoint
 from d22kit.endpoint import Cancelled, DeadCursorError, Page, Patience, Service, TooHeavyError
 from d22kit.errors import AuthError, ConfigError, EndpointError, ProtocolError, RetriesExhaustedError
@@ -223,7 +223,7 @@ def test_what_stays_broken_ends_with_what_was_wrong() -> None:
 
 
 def test_a_body_past_the_limit_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "LARGEST_BODY", 1 << 20)
+    monkeypatch.setattr(responses, "LARGEST_BODY", 1 << 20)
     sent = []
 
     def endless(connection: socket.socket) -> None:

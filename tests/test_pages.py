@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_endpoint import GOOD, cut_short, drip, reset, reset_inside, silent
 
-from d22kit import answers
+from d22kit import responses
 from d22kit.endpoint import Patience, Service
 from d22kit.errors import EndpointError, ProtocolError, RetriesExhaustedError
 from d22kit.pages import Step, walk
@@ -327,11 +327,11 @@ def test_a_504_that_nothing_helps_ends() -> None:
 
 
 def test_bodies_past_the_limit_are_asked_for_in_smaller_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "LARGEST_BODY", 5000)
+    monkeypatch.setattr(responses, "LARGEST_BODY", 5000)
     rows = records(300)
     with Faulty(rows) as faulty:
         assert set(ids(steps_of(faulty, plan(rows, limit=1000), workers=2))) == faulty.truth
-        monkeypatch.setattr(answers, "LARGEST_BODY", 10)
+        monkeypatch.setattr(responses, "LARGEST_BODY", 10)
         with pytest.raises(ProtocolError, match="one row"):
             steps_of(faulty, plan(rows))
 

@@ -249,7 +249,8 @@ def open_tail(timeline: Timeline, *, lift: int = 0, text: str | None = None) -> 
         return []
     said = text or ("unfinished" if (moving["state"] == "partial").all() else "still moving")
     ground = data(pl.DataFrame({"t": [start], "u": [last], "said": [f"{said} ▸"]}))
-    scale = alt.Scale(type="utc", nice=False, **_span(timeline))
+    span: Any = _span(timeline)
+    scale = alt.Scale(type="utc", nice=False, **span)
     x, end = (alt.X(field=field, type="temporal", scale=scale) for field in ("t", "u"))
     hatched = alt.Chart(ground).mark_rect(fill=_hatching(), tooltip=None).encode(x=x, x2=alt.X2(field="u"))
     words = (

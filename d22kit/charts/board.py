@@ -29,6 +29,11 @@ from d22kit.charts._marks import (
 )
 from d22kit.charts.outcomes import causes, ranked
 from d22kit.charts.traffic import grid
+from d22kit.questions.anomalies import anomalies
+from d22kit.questions.bounces import bounces
+from d22kit.questions.delivery import delivery
+from d22kit.questions.engagement import engagement
+from d22kit.questions.volume import heatmap, volume
 
 __all__ = ["overview"]
 
@@ -72,12 +77,10 @@ def overview(
     InputError
         As in `d22kit.volume`.
     """
-    import d22kit
-
-    every = _every(d22kit.volume(frame, by=by, every="month", tz=tz, calendar=calendar, roles=roles))
+    every = _every(volume(frame, by=by, every="month", tz=tz, calendar=calendar, roles=roles))
     ask: dict[str, Any] = {"by": by, "every": every, "tz": tz, "calendar": calendar, "roles": roles}
-    volume = opened(d22kit.volume(frame, **ask), "volume", ["rows", "small"])
-    much = timeline(volume, "volume", ["rows"], size="rows", most_rows=MOST_POINTS)
+    counted = opened(volume(frame, **ask), "volume", ["rows", "small"])
+    much = timeline(counted, "volume", ["rows"], size="rows", most_rows=MOST_POINTS)
     head = heading(
         title or "How much do we communicate, does it arrive, does anyone answer?",
         f"{int(much.rows['rows'].sum()):,} rows · per {much.every} of creation · {much.zone} · {much.range}",
@@ -86,11 +89,10 @@ def overview(
     )
     if not much.rows.height:
         return empty(head)
-    arrived = _line(d22kit.delivery(frame, **ask), volume, "delivery", ["attempted", "delivered", "known"])
-    answered = _line(d22kit.engagement(frame, **ask), volume, "engagement", ["delivered", "inbound"])
+    arrived = _line(delivery(frame, **ask), counted, "delivery", ["attempted", "delivered", "known"])
+    answered = _line(engagement(frame, **ask), counted, "engagement", ["delivered", "inbound"])
     unusual = [
-        d22kit.anomalies(frame, metric=metric, by=by, tz=tz, calendar=calendar, roles=roles)
-        for metric in WATCHED
+        anomalies(frame, metric=metric, by=by, tz=tz, calendar=calendar, roles=roles) for metric in WATCHED
     ]
     brush = alt.selection_interval(encodings=["x"], name="zoom")
     pick = alt.selection_point(fields=["g"], bind="legend", name="only")
@@ -98,7 +100,7 @@ def overview(
         _arrival(arrived, much.order, brush, pick), _replies(answered, much.order, brush, pick), spacing=46
     )
     foot = (
-        alt.hconcat(_week(d22kit.heatmap(frame, tz=tz)), _why(d22kit.bounces(frame, roles=roles)), spacing=24)
+        alt.hconcat(_week(heatmap(frame, tz=tz)), _why(bounces(frame, roles=roles)), spacing=24)
         .resolve_legend(color="independent")
         .resolve_scale(color="independent")
     )

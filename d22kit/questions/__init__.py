@@ -1,0 +1,1 @@
+"""The questions: any frame in, a small tidy frame out."""
