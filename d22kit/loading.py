@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
 import polars as pl
 
-from d22kit.errors import InputError
+from d22kit.errors import InputError, StoreNotFoundError
+from d22kit.packages import open_extract
 from d22kit.schema import CREATED, FRAME, PARTITION, STORED, VERSION, VOCABULARY
 from d22kit.store import Store
 from d22kit.times import TimeLike, span
@@ -32,12 +33,13 @@ def scan(
     version: int | None = None,
     as_of: TimeLike | None = None,
 ) -> pl.LazyFrame:
-    """Return the store's rows as a lazy frame: nothing is read until it is collected.
+    """Return the rows of a store, or of an extract, as a lazy frame: nothing is read until it is collected.
 
     Parameters
     ----------
     data
-        The store's directory or URL; None is `$D22KIT_DATA`, else `data` in the working directory.
+        The store's directory or URL; None is `$D22KIT_DATA`, else `data` in the working directory. Also an
+        extract's file, directory or URL, which gives the columns it has.
     since, until
         Keep rows whose column `on` lies in `[since, until)`; without an offset they are UTC.
     on
@@ -54,6 +56,8 @@ def scan(
     ------
     StoreNotFoundError, StoreFormatError, VersionNotFoundError
         Where there is no such store, or no such version.
+    ExtractError
+        Where an extract is damaged, or is an Excel file.
     InputError
         Where an argument is no time, `since` does not lie before `until`, or `on` is no time column.
     """
@@ -62,7 +66,12 @@ def scan(
     if version is not None and as_of is not None:
         raise InputError("version and as_of name the same thing; give one of them.")
     start, end = span(since, until)
-    store = Store.open(data).at(version, as_of)
+    try:
+        store = Store.open(data).at(version, as_of)
+    except StoreNotFoundError:
+        if data is None or (rows := open_extract(data)) is None:
+            raise
+        return _of_extract(rows, start, end, on, dated=version is not None or as_of is not None)
     files = store.files()
     if version is not None or as_of is not None:
         store.check_kept(files)
@@ -166,6 +175,18 @@ def load(
     return frame.to_arrow() if backend == "pyarrow" else frame
 
 
+def _of_extract(
+    rows: pl.LazyFrame, start: datetime | None, end: datetime | None, on: TimeColumn, *, dated: bool
+) -> pl.LazyFrame:
+    if dated:
+        raise InputError("An extract holds one version; leave version and as_of out. d22kit.verify() names it.")
+    if start is None and end is None:
+        return rows
+    if on not in (known := rows.collect_schema().names()):
+        raise InputError(f"The extract has no column {on!r} to bound. There are: {', '.join(known)}.")
+    return rows.filter(_between(on, start, end))
+
+
 def _between(column: str, start: date | None, end: date | None) -> pl.Expr:
     after = pl.lit(True) if start is None else pl.col(column) >= start
     return after if end is None else after & (pl.col(column) < end)
@@ -174,11 +195,14 @@ def _between(column: str, start: date | None, end: date | None) -> pl.Expr:
 def _select(frame: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
     if columns is None:
         return frame
-    known = [*frame.collect_schema().names(), PARTITION]
+    found = frame.collect_schema().names()
+    if PARTITION not in found and VERSION in found:
+        frame = frame.with_columns(pl.col(VERSION).dt.date().alias(PARTITION))
+    known = frame.collect_schema().names()
     wanted = [columns] if isinstance(columns, str) else list(columns)
     if unknown := [name for name in wanted if name not in known]:
         raise InputError(f"Unknown columns: {', '.join(map(repr, unknown))}. There are: {', '.join(known)}.")
-    return frame.with_columns(pl.col(VERSION).dt.date().alias(PARTITION)).select(wanted)
+    return frame.select(wanted)
 
 
 def _pandas(frame: pl.DataFrame) -> pd.DataFrame:

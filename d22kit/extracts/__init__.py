@@ -17,10 +17,11 @@ from d22kit.config import store_root
 from d22kit.display import Facts, number
 from d22kit.errors import ExtractError, InputError
 from d22kit.extracts.checking import problems
+from d22kit.extracts.conditions import Where, check_columns
 from d22kit.extracts.describing import About, Tally, descriptor, own, readme, resource, table
 from d22kit.extracts.formats import WRITERS, FinerTimesError, write_directory
 from d22kit.extracts.places import README, SCHEMA, Target
-from d22kit.extracts.rows import Selection, Where, ahead, batches, check_columns
+from d22kit.extracts.rows import Selection, ahead, batches
 from d22kit.packages import DESCRIPTOR, FORMATS, Package, checksum
 from d22kit.schema import CREATED, VERSION
 from d22kit.store import Store
@@ -175,7 +176,7 @@ def extract(
             report = _write(target, about)
         except FinerTimesError:
             report = _write(target, replace(about, unit="us"))
-    except (OSError, pa.ArrowException, pl.exceptions.ComputeError) as error:
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ExtractError(
             f"The extract {target.place} could not be written: {reason}. Nothing was left behind."

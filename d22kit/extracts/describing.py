@@ -13,7 +13,8 @@ import polars as pl
 
 from d22kit import __version__
 from d22kit.display import number
-from d22kit.extracts.rows import DETAIL, ORDER, Selection
+from d22kit.extracts.conditions import DETAIL
+from d22kit.extracts.rows import ORDER, Selection
 from d22kit.packages import FORMATS, LAYOUT, OUTCOMES
 from d22kit.schema import COLUMNS, EXTRA, KEY, PARTITION, VOCABULARY
 from d22kit.store import Store

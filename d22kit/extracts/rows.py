@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from math import ceil
 from typing import Any
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from d22kit.errors import InputError, StoreError, VersionNotFoundError
+from d22kit.extracts.conditions import DETAIL, Where, check_columns, early, meeting, read_condition, unmet
 from d22kit.masking import mask
 from d22kit.packages import OUTCOMES
 from d22kit.questions.classify import classify_distinct
-from d22kit.schema import CREATED, EXTRA, FRAME, KEY, NAMES, PARTITION, STORED, VERSION, VOCABULARY
+from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION
 from d22kit.store import Store
 from d22kit.times import TimeLike, span
 
-__all__ = ["DETAIL", "ORDER", "Selection", "Where", "ahead", "batches", "check_columns"]
+__all__ = ["ORDER", "Selection", "ahead", "batches"]
 
-Where = pl.Expr | Mapping[str, Any] | None
-DETAIL = "delivery_error_detail"
 ORDER = (VERSION, KEY)
 
 BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
-
-MOST_SAID = 100
-"""Values of a condition that the description lists."""
 
 KNOWN = 50_000
 """Distinct outcomes that are kept at hand from batch to batch."""
@@ -39,6 +34,9 @@ KNOWN = 50_000
 _READ = ["platform", "delivery_status", "delivery_code", DETAIL]
 _DAY = pl.col(VERSION).dt.date().alias(PARTITION)
 _MASKED, _SEEN = "masked", "seen"
+
+Portion = tuple[list[str], datetime | None, datetime | None]
+"""Files, and the range of `updated_at` to read of them."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +93,8 @@ class Selection:
         check_columns(wanted, [*standard, PARTITION])
         if len(set(wanted)) < len(wanted) or not wanted:
             raise InputError(f"columns={wanted} names a column twice, or none; name each one once.")
-        condition, said = _condition(where, [*standard, PARTITION], masked=masked)
+        condition, said = read_condition(where, [*standard, PARTITION], masked=masked)
         return cls(start, end, on, condition, said, tuple(wanted), classified, masked)
-
-
-def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a column there is not."""
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"Unknown columns: {', '.join(map(repr, unknown))}. There are: {', '.join(known)}.")
 
 
 def batches(store: Store, chosen: Selection) -> Iterator[pl.DataFrame]:
@@ -124,7 +116,7 @@ def batches(store: Store, chosen: Selection) -> Iterator[pl.DataFrame]:
             finish.learn(_outcomes(files, chosen))
         yield finish(STORED.to_frame().with_columns(_DAY))
         for portion in _portions(files):
-            yield finish(_sorted(_scan(*portion, chosen).collect()))
+            yield finish(_sorted(_collected(portion, chosen)))
     except FileNotFoundError as error:
         raise VersionNotFoundError(
             f"Files of version {store.table.version()} of the store at {store.root} are gone. See d22kit.versions()."
@@ -154,8 +146,11 @@ class _Finish:
         chosen = self._chosen
         if self.reads_outcomes:
             rows = self._with_outcomes(rows)
-        if chosen.where is not None and not _early(chosen.where):
-            rows = _where(rows.lazy(), chosen.where).collect()
+        if chosen.where is not None and not early(chosen.where):
+            try:
+                rows = meeting(rows.lazy(), chosen.where).collect()
+            except pl.exceptions.PolarsError as error:
+                raise unmet(chosen.where, error) from error
         if chosen.masked:
             detail = pl.col(_MASKED if self.reads_outcomes else DETAIL).alias(DETAIL)
             rows = rows.with_columns(detail, pl.lit(None, pl.String).alias(EXTRA))
@@ -188,7 +183,7 @@ def _outcomes(files: pl.DataFrame, chosen: Selection) -> pl.DataFrame:
     """Return the distinct outcomes of the chosen rows, or as many as may be kept at hand."""
     found = STORED.to_frame().select(_READ)
     for portion in _portions(files):
-        more = _scan(*portion, chosen).select(_READ).unique().collect()
+        more = _collected(portion, chosen, distinct=_READ)
         found = pl.concat([found, more]).unique()
         if found.height > KNOWN:
             break
@@ -202,8 +197,8 @@ def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
     return rows if rows.select(later.all()).item() else rows.sort(ORDER)
 
 
-def _portions(files: pl.DataFrame) -> Iterator[tuple[list[str], datetime | None, datetime | None]]:
-    """Cut the store into portions of about a batch: files, and the range of `updated_at` where a day is large."""
+def _portions(files: pl.DataFrame) -> Iterator[Portion]:
+    """Cut the store into portions of about a batch: whole days, or a part of a large one."""
     days = files.group_by(PARTITION).agg("path", pl.col("rows").fill_null(BATCH).sum()).sort(PARTITION)
     gathered: list[str] = []
     size = 0
@@ -219,7 +214,7 @@ def _portions(files: pl.DataFrame) -> Iterator[tuple[list[str], datetime | None,
         yield gathered, None, None
 
 
-def _slices(day: date, paths: list[str], parts: int) -> Iterator[tuple[list[str], datetime, datetime]]:
+def _slices(day: date, paths: list[str], parts: int) -> Iterator[Portion]:
     midnight = datetime.combine(day, time(), UTC)
     edges = [midnight + timedelta(days=1) * part / parts for part in range(parts + 1)]
     for start, end in pairwise(edges):
@@ -235,85 +230,17 @@ def _scan(paths: list[str], start: datetime | None, end: datetime | None, chosen
         rows = rows.filter(pl.col(chosen.on) >= chosen.since)
     if chosen.until is not None:
         rows = rows.filter(pl.col(chosen.on) < chosen.until)
-    return _where(rows, chosen.where) if chosen.where is not None and _early(chosen.where) else rows
+    return meeting(rows, chosen.where) if chosen.where is not None and early(chosen.where) else rows
 
 
-def _where(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
-    """Keep what meets a condition, which sees the types that `d22kit.scan` gives."""
-    words = pl.col([name for name in (*VOCABULARY, *OUTCOMES) if name in rows.collect_schema()])
-    return rows.with_columns(words.cast(pl.Categorical)).filter(condition).with_columns(words.cast(pl.String))
-
-
-def _early(where: pl.Expr) -> bool:
-    """Whether a condition can be judged before rows are classified."""
-    return set(where.meta.root_names()).isdisjoint(OUTCOMES)
-
-
-def _condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple[pl.Expr | None, Any]:
-    """Return a condition as an expression, and as the description says it."""
-    if where is None:
-        return None, None
-    if isinstance(where, Mapping):
-        return _of_mapping(where, known, masked=masked)
-    if not isinstance(where, pl.Expr):
-        raise InputError(
-            f"where is a {type(where).__name__}; give a Polars expression, or values per column: "
-            "{'platform': ['EMAIL']}."
-        )
-    check_columns(where.meta.root_names(), known)
-    _check_rowwise(where, known)
-    said = str(where)
-    return where, mask(said) if masked else said
-
-
-def _of_mapping(
-    where: Mapping[str, Any], known: Sequence[str], *, masked: bool
-) -> tuple[pl.Expr | None, dict[str, Any] | None]:
-    texts = [name for name in known if name not in (CREATED, VERSION, PARTITION)]
-    check_columns(list(where), texts)
-    wanted = {
-        name: [values] if isinstance(values, str) or values is None else list(values)
-        for name, values in where.items()
-    }
-    if any(not (value is None or isinstance(value, str)) for values in wanted.values() for value in values):
-        raise InputError(f"where={dict(where)!r}: values are texts or None, as in {{'platform': ['EMAIL']}}.")
-    tests = [
-        pl.col(name).cast(pl.String).is_in(pl.Series(values, dtype=pl.String).implode(), nulls_equal=True)
-        for name, values in wanted.items()
-    ]
-    free = (DETAIL, EXTRA) if masked else ()
-    said = {name: _said(values, masked=name in free) for name, values in wanted.items()}
-    return (pl.all_horizontal(tests), said) if tests else (None, None)
-
-
-def _said(values: list[str | None], *, masked: bool) -> list[str | None] | str:
-    if len(values) > MOST_SAID:
-        return f"{len(values)} values"
-    return [mask(value) for value in values] if masked else values
-
-
-def _check_rowwise(where: pl.Expr, known: Sequence[str]) -> None:
-    """Refuse a condition that compares a row with others: rows are read in batches.
-
-    Polars hands a source exactly those conditions that judge each row by itself.
-    """
-    schema = {**FRAME, **dict.fromkeys(OUTCOMES, pl.Categorical()), PARTITION: pl.Date()}
-    handed: list[pl.Expr | None] = []
-
-    def source(
-        columns: list[str] | None, condition: pl.Expr | None, rows: int | None, size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        handed.append(condition)
-        empty = pl.DataFrame(schema=schema)
-        yield empty if columns is None else empty.select(columns)
-
+def _collected(portion: Portion, chosen: Selection, distinct: Sequence[str] = ()) -> pl.DataFrame:
+    """Read a portion's rows, or what is distinct in some columns of them."""
+    rows = _scan(*portion, chosen)
     try:
-        register_io_source(source, schema=schema).filter(where).collect()
-    except Exception as error:
-        raise InputError(f"where={where} is no condition on the rows: {error}") from error
-    if handed and handed[0] is None:
-        raise InputError(
-            f"where={where} does not judge each row by itself (it compares rows, or calls Python), and an extract "
-            "is written in batches. Work it out on a frame first, and give its result as values: "
-            "where={'public_id': [...]}."
-        )
+        return (rows.select(distinct).unique() if distinct else rows).collect()
+    except pl.exceptions.PolarsError as error:
+        if chosen.where is None or not early(chosen.where):
+            raise
+        # Raises again where the store is at fault, and not the condition.
+        _scan(*portion, replace(chosen, where=None)).collect()
+        raise unmet(chosen.where, error) from error

@@ -1,0 +1,140 @@
+"""The condition on an extract's rows: what `where` may be, what it sees, and how the description tells it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from d22kit.errors import InputError
+from d22kit.masking import mask
+from d22kit.packages import OUTCOMES
+from d22kit.schema import CREATED, EXTRA, FRAME, PARTITION, VERSION, VOCABULARY
+
+__all__ = ["DETAIL", "Where", "check_columns", "early", "meeting", "read_condition", "unmet"]
+
+Where = pl.Expr | Mapping[str, Any] | None
+DETAIL = "delivery_error_detail"
+
+MOST_SAID = 100
+"""Values of a condition that the description lists."""
+
+_STRUCTURE = re.compile(r"[\s\w()\[\]{},.:&|=!<>~+*/%-]*")
+
+
+def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a column there is not."""
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"Unknown columns: {', '.join(map(repr, unknown))}. There are: {', '.join(known)}.")
+
+
+def read_condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple[pl.Expr | None, Any]:
+    """Return a condition as an expression, and as the description tells it.
+
+    Raises
+    ------
+    InputError
+        Where it is no condition on each row by itself.
+    """
+    if where is None:
+        return None, None
+    if isinstance(where, Mapping):
+        return _of_mapping(where, known, masked=masked)
+    if not isinstance(where, pl.Expr):
+        raise InputError(
+            f"where is a {type(where).__name__}; give a Polars expression, or values per column: "
+            "{'platform': ['EMAIL']}."
+        )
+    check_columns(where.meta.root_names(), known)
+    condition = _resolved(where, known)
+    free = masked and not {DETAIL, EXTRA}.isdisjoint(condition.meta.root_names())
+    return condition, _hidden_literals(str(where), known) if free else str(where)
+
+
+def early(where: pl.Expr) -> bool:
+    """Whether a condition can be judged before rows are classified."""
+    return set(where.meta.root_names()).isdisjoint(OUTCOMES)
+
+
+def meeting(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
+    """Keep what meets a condition, which sees the types that `d22kit.scan` gives."""
+    words = pl.col([name for name in (*VOCABULARY, *OUTCOMES) if name in rows.collect_schema()])
+    return rows.with_columns(words.cast(pl.Categorical)).filter(condition).with_columns(words.cast(pl.String))
+
+
+def unmet(where: pl.Expr, error: Exception) -> InputError:
+    """Return the error of a condition that cannot be judged on some row."""
+    # What comes after the bracket are values of rows.
+    reason = str(error).partition("\n")[0].partition(": [")[0]
+    return InputError(f"where={where} cannot be judged on every row: {reason}.")
+
+
+def _of_mapping(
+    where: Mapping[str, Any], known: Sequence[str], *, masked: bool
+) -> tuple[pl.Expr | None, dict[str, Any] | None]:
+    texts = [name for name in known if name not in (CREATED, VERSION, PARTITION)]
+    check_columns(list(where), texts)
+    wanted = {name: _listed(values) for name, values in where.items()}
+    if any(not (value is None or isinstance(value, str)) for values in wanted.values() for value in values):
+        raise InputError(f"where={dict(where)!r}: values are texts or None, as in {{'platform': ['EMAIL']}}.")
+    tests = [
+        pl.col(name).cast(pl.String).is_in(pl.Series(values, dtype=pl.String).implode(), nulls_equal=True)
+        for name, values in wanted.items()
+    ]
+    free = (DETAIL, EXTRA) if masked else ()
+    said = {name: _said(values, masked=name in free) for name, values in wanted.items()}
+    return (pl.all_horizontal(tests), said) if tests else (None, None)
+
+
+def _listed(values: Any) -> list[Any]:
+    one = isinstance(values, str) or not hasattr(values, "__iter__")
+    return [values] if one else list(values)
+
+
+def _said(values: list[str | None], *, masked: bool) -> list[str | None] | str:
+    if len(values) > MOST_SAID:
+        return f"{len(values)} values"
+    return [mask(value) for value in values] if masked else values
+
+
+def _hidden_literals(said: str, known: Sequence[str]) -> str:
+    """Mask an expression's texts, and leave its structure and its columns readable."""
+    parts = said.split('"')
+    return '"'.join(
+        part if (part in known if index % 2 else _STRUCTURE.fullmatch(part)) else mask(part)
+        for index, part in enumerate(parts)
+    )
+
+
+def _resolved(where: pl.Expr, known: Sequence[str]) -> pl.Expr:
+    """Return a condition by its plain columns; refuse one that compares a row with others.
+
+    Rows are read in batches, and Polars hands a source exactly those conditions that judge each row by itself.
+    """
+    types = {**FRAME, **dict.fromkeys(OUTCOMES, pl.Categorical()), PARTITION: pl.Date()}
+    none = pl.DataFrame(schema={name: types[name] for name in known})
+    handed: list[pl.Expr | None] = []
+
+    def source(
+        columns: list[str] | None, condition: pl.Expr | None, rows: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        handed.append(condition)
+        yield none if columns is None else none.select(columns)
+
+    try:
+        none.lazy().filter(where).collect()
+        if "python_udf()" not in str(where):
+            register_io_source(source, schema=none.schema).filter(where).collect()
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"where={where} is no condition on the rows: {reason}.") from error
+    if not handed or handed[0] is None:
+        raise InputError(
+            f"where={where} does not judge each row by itself (it compares rows, calls Python, or fails on some "
+            "value), and an extract is written in batches. Work it out on a frame first, and give its result as "
+            "values: where={'public_id': [...]}."
+        )
+    return handed[0]
