@@ -41,7 +41,9 @@ from d22kit.times import iso
 __all__ = ["Cancelled", "DeadCursorError", "Page", "Patience", "Service", "Stats", "TooHeavyError"]
 
 DEAD_AFTER = 4
-REFUSALS = 6
+REFUSALS = 12
+BARREN = 3
+"""Tokens in a row that were refused before they brought a page: no further one will do better."""
 KEEP_ALIVE = 30.0
 LOGIN, REFRESH = "the login", "the renewal of the token"
 T = TypeVar("T")
@@ -73,7 +75,7 @@ class _Granted(msgspec.Struct, rename="camel"):
 class _Pass:
     token: str = field(repr=False)
     refresh: str | None = field(default=None, repr=False)
-    how: str = "given"
+    given: bool = True
     proven: bool = False
     headers: httpx.Headers = field(init=False, repr=False)
 
@@ -120,6 +122,7 @@ class Service:
         self._lender_id = endpoint.lender_id
         self._url: httpx.URL | None = None
         self._auth = threading.Lock()
+        self._barren = 0
         self._lock = threading.Lock()
         self._stats = Stats()
         self._date = ""
@@ -276,13 +279,14 @@ class Service:
         with self._auth:
             if self._pass is not used:
                 return
-            if used.how == "given":
+            if used.given:
                 raise AuthError(
                     "The token was refused, and a given token cannot be renewed. Get a new one, or give lender, email "
                     "and password.",
                     status_code=401,
                 )
-            if used.how == "login" and not used.proven:
+            self._barren = 0 if used.proven else self._barren + 1
+            if self._barren >= BARREN:
                 raise refusal(answer, PAGE)
             self._pass = self._refreshed(used) or self._login()
 
@@ -295,10 +299,10 @@ class Service:
             raise ProtocolError(
                 "The login gave a token but no lenderPublicId. Contact the service's support."
             )
-        return _Pass(granted.token, granted.refresh_token, "login")
+        return _Pass(granted.token, granted.refresh_token, given=False)
 
     def _refreshed(self, used: _Pass) -> _Pass | None:
-        if used.refresh is None or (used.how == "refresh" and not used.proven):
+        if used.refresh is None or not used.proven:
             return None
         self._count("refreshes")
         who = {"refreshToken": used.refresh}
@@ -306,7 +310,7 @@ class Service:
             granted = self._persist(lambda: self._post(self._endpoint.refresh_url, who, REFRESH))
         except AuthError:
             return None
-        return _Pass(granted.token, granted.refresh_token or used.refresh, "refresh")
+        return _Pass(granted.token, granted.refresh_token or used.refresh, given=False)
 
     def _post(self, url: str, who: Mapping[str, str | None], asked: str) -> _Granted:
         extensions = {"timeout": self._timeout}

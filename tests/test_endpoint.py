@@ -331,7 +331,16 @@ def test_a_token_refused_as_soon_as_it_is_given_ends_clearly() -> None:
         with pytest.raises(AuthError, match=r"401.*token invalid or expired"):
             page(service)
         assert len(faulty.pages) <= 3
-        assert (service.stats.logins, service.stats.refreshes) == (1, 0)
+        assert (service.stats.logins, service.stats.refreshes) == (3, 0)
+
+
+def test_a_token_that_dies_before_its_first_page_is_replaced_while_others_work() -> None:
+    def stillborn(request: Request) -> bytes | None:
+        return failure(401, "token expired") if request.is_page and len(faulty.pages) in (1, 3, 4) else None
+
+    with Faulty(records(50), stillborn) as faulty, Service(faulty.endpoint, patience=QUICK) as service:
+        assert ids(page(service)) == ids(page(service)) == list(range(10))
+        assert service.stats.logins == 3
 
 
 def test_refused_credentials_stop_at_once_and_are_not_repeated() -> None:
