@@ -12,7 +12,8 @@ from d22kit.charts.change import anomalies, compare
 from d22kit.charts.dialogue import contact_hours, engagement
 from d22kit.charts.offline import enable
 from d22kit.charts.outcomes import bounces, delivery, time_to_last_update
-from d22kit.charts.traffic import heatmap, share, volume
+from d22kit.charts.traffic import share, volume
+from d22kit.charts.week import heatmap
 
 __all__ = [
     "anomalies",

@@ -234,7 +234,9 @@ def span(first: Any, last: Any) -> str:
     --------
     >>> from datetime import datetime
     >>> span(datetime(2026, 5, 1), datetime(2026, 6, 1)), span(datetime(2025, 5, 6), datetime(2026, 1, 1))
-    ('1–31 May 2026', '6 May 2025 – 31 Dec 2025')
+    ('1–31 May 2026', '6 May – 31 Dec 2025')
+    >>> span(datetime(2025, 5, 6), datetime(2026, 1, 2))
+    '6 May 2025 – 1 Jan 2026'
     """
     end = last - timedelta(microseconds=1)
     if first.date() == end.date():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import altair as alt
@@ -22,21 +22,19 @@ __all__ = [
     "WIDTH",
     "caption",
     "colour",
-    "columns_of",
     "data",
+    "edges",
     "empty",
     "finish",
     "heading",
     "layered",
     "legend_filter",
-    "line_with_band",
     "listed",
     "note",
-    "open_tail",
-    "panel_width",
     "panels",
     "percent_axis",
-    "settling",
+    "plot_width",
+    "plural",
     "time_axis",
     "tip",
     "titled",
@@ -50,10 +48,8 @@ WIDTH, HEIGHT = 640, 260
 MOST_MARKS, MOST_BYTES = 5_000, 300_000
 """What a browser draws at once and a notebook carries without pain; nothing larger is given out."""
 
-MOST_DOTS = 100
-"""Periods on a line whose points are marked; a longer line is thinner, and its panel wider."""
-
 DAY_MS = 86_400_000
+PARTS = ("layer", "concat", "hconcat", "vconcat")
 
 C = TypeVar("C", alt.Chart, alt.LayerChart, alt.ConcatChart, alt.VConcatChart)
 
@@ -122,76 +118,31 @@ def panels(charts: Sequence[Any], columns: int) -> alt.ConcatChart:
     return alt.concat(*charts, columns=columns, spacing=24)
 
 
-def columns_of(line: Timeline) -> int:
-    """Return how many panels stand in a row: one where there is one, or where few have long lines."""
-    return 1 if line.series == 1 or (line.series <= 4 and line.periods > MOST_DOTS) else 2
+def plot_width(line: Timeline) -> int:
+    """Return the width of a plot of bars: a few are not drawn as wide as walls."""
+    return min(WIDTH, 180 + 80 * line.periods)
 
 
-def panel_width(columns: int) -> int:
-    """Return the width of a panel."""
-    return WIDTH if columns == 1 else WIDTH // 2
+def plural(count: int, thing: str) -> str:
+    """Return a count and what it counts.
+
+    Examples
+    --------
+    >>> plural(1, "row"), plural(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def caption(group: str, *lines: str) -> alt.Title:
-    """Return the title of a panel: its group, where there is one, and what it amounts to."""
+def caption(group: str, *lines: str, frame: str = "bounds") -> alt.Title:
+    """Return the title of a panel: its group, where there is one, and what it amounts to.
+
+    It begins where the panel's labels do, or with `frame="group"` where its plot does.
+    """
     text, *lines = [line for line in (group, *lines) if line] or [""]  # type: ignore[assignment]
     return alt.Title(
-        text, subtitle=list(lines), fontSize=13, subtitleFontSize=11, subtitleLineHeight=14, offset=8
-    )
-
-
-def line_with_band(
-    line: Timeline,
-    source: alt.InlineData,
-    kinds: Collection[int],
-    y: Callable[[str], alt.Y],
-    tips: Sequence[alt.Tooltip],
-    *,
-    labels: bool = True,
-) -> list[alt.Chart]:
-    """Return a line `v` in its band `lo`–`hi`; what is not settled is dashed; and strips that tell on hovering.
-
-    The source has `s`: 0 where a period is settled, 1 for the last of these, 2 where it is not, 3 where it still runs;
-    `kinds` are those there are, for a layer without data makes Vega complain.
-    """
-    middle = time_axis(line, "c", labels=labels)
-    base = alt.Chart(source).transform_calculate(c="(datum.t + datum.u) / 2").encode(x=middle)
-    look: dict[str, Any] = {"color": theme.PALETTE[0], "clip": True}
-    width = 1.2 if line.periods > MOST_DOTS else 2
-    dots = alt.OverlayMarkDef(color=theme.PALETTE[0], size=28) if line.periods <= MOST_DOTS else False
-    band = base.mark_area(opacity=0.2, **look).encode(y=y("lo"), y2=alt.Y2(field="hi"))
-    settled = (
-        base.transform_filter("datum.s < 2").mark_line(strokeWidth=width, point=dots, **look).encode(y=y("v"))
-    )
-    rings = alt.OverlayMarkDef(stroke=theme.PALETTE[0], fill=theme.PAPER, size=24, strokeWidth=1.5)
-    moving = (
-        base.transform_filter("datum.s > 0")
-        .mark_line(strokeWidth=width, strokeDash=[3, 3], point=rings if dots else False, **look)
-        .encode(y=y("v"))
-    )
-    strips = (
-        alt.Chart(source)
-        .mark_rect(opacity=0)
-        .encode(x=time_axis(line, labels=labels), x2=alt.X2(field="u"), tooltip=list(tips))
-    )
-    lines = [
-        *([settled] if min(kinds, default=2) < 2 else []),
-        *([moving] if max(kinds, default=0) > 0 else []),
-    ]
-    return [band, *lines, strips]
-
-
-def settling(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add `s`, which `line_with_band` reads: only the end of a group's line is unsettled."""
-    moving = (pl.col("state") != "complete").cast(pl.Int8).reverse().cum_min().reverse().over("g")
-    last = moving.shift(-1).over("g").fill_null(0)
-    return rows.sort("g", "t").with_columns(
-        s=pl.when((moving == 1) & (pl.col("state") == "partial"))
-        .then(3)
-        .when(moving == 1)
-        .then(2)
-        .otherwise(last)
-    )
+        text, subtitle=list(lines), fontSize=13, subtitleFontSize=11, subtitleLineHeight=14, offset=8, frame=frame,
+    )  # fmt: skip
 
 
 def legend_filter(timeline: Timeline, function: str) -> alt.Parameter:
@@ -219,13 +170,14 @@ def time_axis(
         titleAnchor="end",
         **_ticks(timeline, days),
     )
-    span: Any = {"domain": {"param": zoom.name, "encoding": "x"}} if zoom else _span(timeline)
+    span: Any = {"domain": {"param": zoom.name, "encoding": "x"}} if zoom else edges(timeline)
     return alt.X(field=field, type="temporal", axis=axis, scale=alt.Scale(type="utc", nice=False, **span))
 
 
 def value_axis(field: str, title: str, *, step: float = 1, **scale: Any) -> alt.Y:
     """Return an axis of numbers, its unit above it; counts have no ticks between them."""
-    axis = _axis(title, ",.2~f", tickMinStep=step)
+    whole = {"labelExpr": "datum.value % 1 ? '' : datum.label"} if step == 1 else {}
+    axis = _axis(title, ",.2~f", tickMinStep=step, **whole)
     return alt.Y(field=field, type="quantitative", axis=axis, scale=alt.Scale(**scale))
 
 
@@ -234,31 +186,14 @@ def percent_axis(field: str, title: str, *, lift: int = 0, **scale: Any) -> alt.
     return alt.Y(field=field, type="quantitative", axis=_axis(title, "~%", lift), scale=alt.Scale(**scale))
 
 
-def listed(names: Sequence[str]) -> alt.Y:
-    """Return an axis of `id`, the place in a list, labelled by name: names may repeat, and are never parsed."""
-    labels = alt.Axis(title=None, labelLimit=420, labelExpr=f"{json.dumps(list(names))}[datum.value]")
+def listed(names: Sequence[str], *, room: int = 0) -> alt.Y:
+    """Return an axis of `id`, the place in a list, labelled by name: names may repeat, and are never parsed.
+
+    It is as wide as a label of `room` characters, so that panels stand in line.
+    """
+    wide: dict[str, Any] = {"minExtent": min(420, round(5.3 * room))} if room else {}
+    labels = alt.Axis(title=None, labelLimit=420, **wide, labelExpr=f"{json.dumps(list(names))}[datum.value]")
     return alt.Y(field="id", type="ordinal", sort=None, axis=labels)
-
-
-def open_tail(timeline: Timeline, *, lift: int = 0, text: str | None = None) -> list[alt.Chart]:
-    """Return the hatched ground and its note behind periods that are not settled; nothing where all are."""
-    moving = timeline.rows.filter(pl.col("state") != "complete")
-    settled = timeline.rows.filter(pl.col("state") == "complete")["u"].to_list()
-    start, last = max([*settled, timeline.edges[0]]), timeline.edges[1]
-    if moving.is_empty() or start == last:
-        return []
-    said = text or ("unfinished" if (moving["state"] == "partial").all() else "still moving")
-    ground = data(pl.DataFrame({"t": [start], "u": [last], "said": [f"{said} ▸"]}))
-    span: Any = _span(timeline)
-    scale = alt.Scale(type="utc", nice=False, **span)
-    x, end = (alt.X(field=field, type="temporal", scale=scale) for field in ("t", "u"))
-    hatched = alt.Chart(ground).mark_rect(fill=_hatching(), tooltip=None).encode(x=x, x2=alt.X2(field="u"))
-    words = (
-        alt.Chart(ground)
-        .mark_text(style="d22kit-note", align="right", baseline="bottom", dy=-4 - lift)
-        .encode(x=end, y=alt.value(0), text=alt.Text(field="said", type="nominal"))
-    )
-    return [hatched, words]
 
 
 def note(text: str, *, width: int = WIDTH, height: int = 60) -> alt.Chart:
@@ -291,7 +226,7 @@ def titled(chart: C, title: alt.Title) -> C:
 
 def finish(chart: C, title: alt.Title, function: str) -> C:
     """Give a chart its title and its alternative text, and refuse one too large to draw."""
-    done: C = chart.properties(title=title, description=_alt(title))
+    done: C = _quiet(chart).properties(title=title, description=_alt(title))
     spec = done.to_dict(validate=False)
     rows, size = sum(map(len, spec.get("datasets", {}).values())), len(json.dumps(spec).encode())
     if rows > MOST_MARKS or size > MOST_BYTES:
@@ -303,7 +238,19 @@ def finish(chart: C, title: alt.Title, function: str) -> C:
     return done
 
 
-def _span(timeline: Timeline) -> dict[str, int]:
+def _quiet(chart: C) -> C:
+    """Keep a chart's marks from being read aloud one by one, in the browser's zone: the description speaks."""
+    parts = [part for kind in PARTS if isinstance(found := chart._kwds.get(kind), list) for part in found]
+    for part in parts:
+        _quiet(part)
+    if not parts:
+        mark: Any = chart._kwds["mark"]
+        chart._kwds["mark"] = mark = alt.MarkDef(mark) if isinstance(mark, str) else mark  # type: ignore[arg-type]
+        mark["aria"] = False
+    return chart
+
+
+def edges(timeline: Timeline) -> dict[str, int]:
     """The ends of the time axis, one by one: as a list they differ between `x` and `x2`, of which Vega-Lite warns."""
     first, last = timeline.edges
     return {"domainMin": first, "domainMax": last}
@@ -355,15 +302,12 @@ def _ticks(timeline: Timeline, days: float) -> dict[str, Any]:
     return {"tickCount": 8}
 
 
-def _hatching() -> alt.Gradient:
+def _hatching(stripes: int) -> alt.Gradient:
     """Diagonal stripes, as far as a gradient can draw them; grey enough for light and dark."""
     stops = []
-    for i in range(12):
-        for at, opacity in (
-            (i / 12, 0.2),
-            ((i + 0.45) / 12, 0.2),
-            ((i + 0.45) / 12, 0.08),
-            ((i + 1) / 12, 0.08),
-        ):
-            stops.append(alt.GradientStop(offset=round(at, 4), color=f"rgba(134,140,148,{opacity})"))
+    for i in range(stripes):
+        for at, opacity in ((i, 0.17), (i + 0.45, 0.17), (i + 0.45, 0.06), (i + 1, 0.06)):
+            stops.append(
+                alt.GradientStop(offset=round(at / stripes, 4), color=f"rgba(134,140,148,{opacity})")
+            )
     return alt.LinearGradient(gradient="linear", x1=0, y1=0, x2=1, y2=1, stops=stops)

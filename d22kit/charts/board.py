@@ -9,7 +9,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from d22kit.charts._answers import MOST_GROUPS, Timeline, groups_of, opened, pool, shown, timeline
+from d22kit.charts._answers import Timeline, groups_of, opened, pool, shown, timeline
+from d22kit.charts._lines import settling
 from d22kit.charts._marks import (
     caption,
     colour,
@@ -20,7 +21,6 @@ from d22kit.charts._marks import (
     layered,
     note,
     percent_axis,
-    settling,
     time_axis,
     tip,
     titled,
@@ -28,7 +28,7 @@ from d22kit.charts._marks import (
     wrapped,
 )
 from d22kit.charts.outcomes import causes, ranked
-from d22kit.charts.traffic import grid
+from d22kit.charts.week import grid
 from d22kit.questions.anomalies import anomalies
 from d22kit.questions.bounces import bounces
 from d22kit.questions.delivery import delivery
@@ -38,7 +38,9 @@ from d22kit.questions.volume import heatmap, volume
 __all__ = ["overview"]
 
 WIDE, HALF = 880, 400
-MOST_POINTS, MOST_SENTENCES = 1300, 6
+NAMED = 6
+"""Groups drawn by name: more lines in so little room cannot be told apart."""
+MOST_POINTS, MOST_SENTENCES = 700, 6
 LENGTHS = {"day": (3, 31), "week": (37, 4.4)}
 """Months up to which a period is drawn, and how many of it a month has; beyond, months."""
 
@@ -80,11 +82,11 @@ def overview(
     every = _every(volume(frame, by=by, every="month", tz=tz, calendar=calendar, roles=roles))
     ask: dict[str, Any] = {"by": by, "every": every, "tz": tz, "calendar": calendar, "roles": roles}
     counted = opened(volume(frame, **ask), "volume", ["rows", "small"])
-    much = timeline(counted, "volume", ["rows"], size="rows", most_rows=MOST_POINTS)
+    much = timeline(counted, "volume", ["rows"], size="rows", most_rows=MOST_POINTS, most=NAMED)
     head = heading(
         title or "How much do we communicate, does it arrive, does anyone answer?",
         f"{int(much.rows['rows'].sum()):,} rows · per {much.every} of creation · {much.zone} · {much.range}",
-        "Drag over the volume to zoom the lines below; click a name to see it alone.",
+        "Drag over the volume to zoom the lines below; click a name to see it alone. Dashed: outcomes still move.",
         much.notes,
     )
     if not much.rows.height:
@@ -115,7 +117,7 @@ def _every(months: Any) -> str:
     """The shortest period of which all groups' lines fit."""
     frame = opened(months, "volume", ["period_start", "small"])
     groups = groups_of(frame, after="period_state", before="small")
-    series = min(MOST_GROUPS + 1, frame.select(groups).n_unique()) if groups else 1
+    series = min(NAMED + 1, frame.select(groups).n_unique()) if groups else 1
     span = frame["period_start"].n_unique()
     fits = (
         every
@@ -130,7 +132,7 @@ def _line(answer: Any, volume: pl.DataFrame, function: str, counts: list[str]) -
     keys = ["period_start", *groups_of(volume, after="period_state", before="small")]
     frame = opened(answer, function, [*keys, *counts])
     ranked = frame.join(volume.select(*keys, "rows"), on=keys, how="left", nulls_equal=True)
-    return timeline(ranked, function, [*counts, "rows"], size="rows", most_rows=MOST_POINTS)
+    return timeline(ranked, function, [*counts, "rows"], size="rows", most_rows=MOST_POINTS, most=NAMED)
 
 
 def _figures(much: Timeline, arrived: Timeline, answered: Timeline) -> alt.LayerChart:
@@ -188,7 +190,7 @@ def _traffic(line: Timeline, brush: alt.Parameter, pick: alt.Parameter) -> alt.C
         .properties(
             width=WIDE,
             height=110,
-            title=caption("How much?", f"rows per {line.every}; unfinished ones are pale"),
+            title=caption("How much?", f"rows per {line.every}; unfinished ones are pale", frame="group"),
         )
         .add_params(brush, pick)
     )
@@ -227,7 +229,7 @@ def _arrival(line: Timeline, order: list[str], brush: alt.Parameter, pick: alt.P
         tip("n", "attempted", ","),
     ]
     chart = _zoomed(line, rows, order, y, tips, brush, pick)
-    return titled(chart, caption("Does it arrive?", *wrapped(said, 72)))
+    return titled(chart, caption("Does it arrive?", *wrapped(said, 72), frame="group"))
 
 
 def _coverage(sums: pl.DataFrame, order: list[str]) -> str:
@@ -243,7 +245,7 @@ def _coverage(sums: pl.DataFrame, order: list[str]) -> str:
 def _replies(
     line: Timeline, order: list[str], brush: alt.Parameter, pick: alt.Parameter
 ) -> alt.LayerChart | alt.Chart:
-    title = caption("Does anyone answer?", "rows against rows; no people are counted")
+    title = caption("Does anyone answer?", "rows against rows; no people are counted", frame="group")
     if line.rows["inbound"].is_null().all():
         return titled(note("No row was recognised as inbound.", width=HALF, height=150), title)
     rows = line.rows.with_columns(
@@ -265,7 +267,7 @@ def _replies(
 def _week(answer: Any) -> alt.Chart:
     cells = opened(answer, "heatmap", ["weekday", "hour"]).filter(pl.col("hours_observed") > 0)
     cells = cells.with_columns(g=pl.lit(""), v=pl.col("rows") / pl.col("hours_observed"))
-    return grid(cells, "When?", cell=(15, 18))
+    return grid(cells, "When?", cell=(15, 18), frame="group")
 
 
 def _why(answer: Any) -> alt.LayerChart | alt.Chart:

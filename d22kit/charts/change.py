@@ -10,6 +10,7 @@ import polars as pl
 
 from d22kit.charts import theme
 from d22kit.charts._answers import Timeline, groups_of, highest, opened, pool, shown, span, timeline
+from d22kit.charts._lines import line_with_band, open_tail, settling
 from d22kit.charts._marks import (
     WIDTH,
     caption,
@@ -18,12 +19,10 @@ from d22kit.charts._marks import (
     finish,
     heading,
     layered,
-    line_with_band,
     listed,
-    open_tail,
     panels,
     percent_axis,
-    settling,
+    plural,
     time_axis,
     tip,
     value_axis,
@@ -229,7 +228,7 @@ def anomalies(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt
     room = max(1, MOST_POINTS // max(1, line.periods))
     panel_groups = line.order[: min(room, max(1, min(MOST_PANELS, _alarmed(line))))]
     rest = len(line.order) - len(panel_groups)
-    quiet = "" if _alarmed(line) > len(panel_groups) else " without one"
+    quiet = " without an alarm" if 0 < _alarmed(line) <= len(panel_groups) else ""
     head = heading(
         title or "Is anything unusual?",
         f"{NAMES.get(metric, metric).capitalize()} per {line.every} · {line.zone} · {line.range} · "
@@ -238,8 +237,10 @@ def anomalies(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt
         else f"Rows per {line.every} · {line.zone} · {line.range} · {int(line.rows['n'].sum()):,} rows",
         f"{alarms} {'period leaves' if alarms == 1 else 'periods leave'} the usual band."
         if alarms
-        else "Nothing leaves the usual band.",
-        [f"{rest} more groups{quiet} are not drawn."] if rest and alarms else [],
+        else "Nothing leaves the usual band."
+        if line.rows["usual_lo"].is_not_null().any()
+        else "There are too few earlier periods to say what is usual.",
+        [f"{plural(rest, 'more group')}{quiet} {'is' if rest == 1 else 'are'} not drawn."] if rest else [],
     )
     if not line.rows.height:
         return empty(head)
@@ -286,12 +287,11 @@ def _diamonds(alarms: pl.DataFrame, line: Timeline, y: Any) -> list[alt.Chart]:
         .transform_calculate(c="(datum.t + datum.u) / 2")
         .encode(x=time_axis(line, "c"), y=y("v"), tooltip=[tip("w", "when"), tip("text", "unusual")])
     )
-    labelled = base.transform_filter("isValid(datum.i)")
+    labelled, number = base.transform_filter("isValid(datum.i)"), alt.Text(field="i", type="nominal")
     return [
         base.mark_point(shape="diamond", filled=True, size=110, color=theme.ACCENT, opacity=1),
-        labelled.mark_text(style="d22kit-label", dy=-12, fontWeight=600).encode(
-            text=alt.Text(field="i", type="nominal")
-        ),
+        labelled.mark_text(dy=-12, fontWeight=600, stroke=theme.PAPER, strokeWidth=3).encode(text=number),
+        labelled.mark_text(style="d22kit-label", dy=-12, fontWeight=600).encode(text=number),
     ]
 
 

@@ -11,22 +11,20 @@ import polars as pl
 
 from d22kit.charts import theme
 from d22kit.charts._answers import Timeline, groups_of, highest, opened, pool, shown, timeline
+from d22kit.charts._lines import columns_of, line_with_band, open_tail, panel_width, settling
 from d22kit.charts._marks import (
     caption,
     colour,
-    columns_of,
     data,
     empty,
     finish,
     heading,
     layered,
-    line_with_band,
     note,
-    open_tail,
-    panel_width,
     panels,
     percent_axis,
-    settling,
+    plot_width,
+    plural,
     time_axis,
     tip,
     value_axis,
@@ -67,8 +65,8 @@ def engagement(answer: Any, *, title: str | None = None) -> alt.ConcatChart | al
     sums = line.rows.select(pl.col("attempted", "delivered", "inbound").sum()).row(0, named=True)
     head = heading(
         title or "Does anyone answer?",
-        f"Inbound rows per 100 delivered, per {line.every} · {line.zone} · {line.range} · "
-        f"{sums['inbound'] or 0:,} inbound, {sums['delivered']:,} delivered rows",
+        f"Per {line.every} of creation · {line.zone} · {line.range} · {sums['inbound'] or 0:,} inbound and "
+        f"{sums['delivered']:,} delivered rows",
         "Rows against rows: nothing is paired, no people are counted. Bands are 95% intervals.",
         line.notes,
     )
@@ -80,10 +78,16 @@ def engagement(answer: Any, *, title: str | None = None) -> alt.ConcatChart | al
     rows = line.rows.with_columns(
         v=100 * pl.col("inbound") / pl.when(pl.col("delivered") > 0).then("delivered")
     ).rename(dict(zip(LIMITS, ("lo", "hi"), strict=True)))
-    top = highest(rows["v"], 1) * 1.15
+    top = _room(rows)
     columns = columns_of(line)
     drawn = [_answers(line, rows.filter(pl.col("g") == g), g, top, columns) for g in line.order]
     return finish(panels(drawn, columns), head, "engagement")
+
+
+def _room(rows: pl.DataFrame) -> float:
+    """How far up the axis goes: room for the lines, and for most bands, unless few rows blow these up."""
+    top = highest(rows["v"], 1)
+    return max(1.15 * top, min(2 * top, float(rows["hi"].cast(pl.Float64).quantile(0.9) or 0)))
 
 
 def _answers(line: Timeline, rows: pl.DataFrame, group: str, top: float, columns: int) -> alt.LayerChart:
@@ -193,6 +197,8 @@ def _screened(
 ) -> alt.VConcatChart:
     source = data(rows, "t", "u", "v", "x", "n", "w", "s", "a", "b", "first", "last")
     base = alt.Chart(source).encode(x=time_axis(line, labels=False), x2=alt.X2(field="u"))
+    running = bool((line.rows["state"] == "partial").any())
+    tail = open_tail(line, text="unfinished") if running else []
     told = [
         tip("w", line.every),
         tip("v", "outside", ".1%"),
@@ -212,10 +218,12 @@ def _screened(
         tooltip=[tip("w", line.every), tip("first", "earliest"), tip("last", "latest")],
     )  # fmt: skip
     outside, days = int(rows["x"].sum()), int(rows["outside_days"].sum())
-    said = f"{outside:,} rows outside" + (f", {days:,} of them on days without hours" if days else "")
-    width = panel_width(columns)
-    top, below = share.properties(width=width, height=110), spans.properties(width=width, height=90)
-    return alt.vconcat(top, below, spacing=22).properties(title=caption(group, said))
+    closed = f"{days:,} of them on days without hours" if days else ""
+    said = ", ".join(part for part in (f"{plural(outside, 'row')} outside", closed) if part)
+    width = min(panel_width(columns), plot_width(line))
+    top = layered(*tail, share, width=width, height=110)
+    below = spans.properties(width=width, height=90)
+    return alt.vconcat(top, below, spacing=22).properties(title=caption(group, said if group or days else ""))
 
 
 def _clock(title: str) -> alt.Axis:

@@ -11,22 +11,19 @@ import polars as pl
 
 from d22kit.charts import theme
 from d22kit.charts._answers import Timeline, groups_of, highest, opened, pool, shown, timeline
+from d22kit.charts._lines import MOST_DOTS, WEEK, columns_of, line_with_band, open_tail, panel_width, settling
 from d22kit.charts._marks import (
     WIDTH,
     caption,
-    columns_of,
     data,
     empty,
     finish,
     heading,
     layered,
-    line_with_band,
     listed,
-    open_tail,
-    panel_width,
     panels,
     percent_axis,
-    settling,
+    plural,
     time_axis,
     tip,
     value_axis,
@@ -39,6 +36,7 @@ LIMITS = ("delivered_of_attempted_share_lo", "delivered_of_attempted_share_hi")
 
 
 STILL = "Hatched: outcomes still move. The dark area reaches up to the share if all that is open arrives."
+LONG = "Thin lines: each {}. Thick lines: all attempts of the week up to it."
 SMALL = 30
 """A period with fewer attempts says little."""
 PERMANENCE = {
@@ -72,7 +70,8 @@ def delivery(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.
     altair.ConcatChart
         Each panel has the delivered share of attempted with its 95% interval, and names the share of known
         outcomes and the receipts' coverage. Where outcomes still move the ground is hatched, the line is
-        dashed, and a pale area reaches up to the share if all that is open arrives.
+        dashed, and a pale area reaches up to the share if all that is open arrives. A long daily line stands
+        behind the share of its last seven days.
 
     Raises
     ------
@@ -86,6 +85,7 @@ def delivery(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.
         f"Delivered of attempted, per {line.every} of creation · {line.zone} · {line.range} · {total:,} attempts",
         "" if line.merged else "The band around a line is its 95% interval.",
         STILL if (line.rows["state"] != "complete").any() else "",
+        LONG.format(line.every) if _long(line) else "",
         line.notes,
     )
     if not total:
@@ -118,10 +118,11 @@ def _arrival(
     ]
     told = ("t", "u", "v", "m", "lo", "hi", "w", "s", "n", "b", "f")
     rows = settling(rows.rename({"attempted": "n", "bounced": "b", "failed": "f"}))
-    source = data(rows.with_columns(m=pl.when(pl.col("s") > 0).then("m")), *told)
+    rows = rows.with_columns(m=pl.when(pl.col("s") > 0).then("m"), r=_weekly(line.every))
+    source = data(rows, *told, *(["r"] if _long(line) else []))
     y = partial(percent_axis, title="delivered of attempted", domain=domain)
     kinds = set(rows["s"])
-    rate = line_with_band(line, source, kinds, y, tips, labels=False)
+    rate = line_with_band(line, source, kinds, y, tips, labels=False, lowest=domain[0])
     still = (
         alt.Chart(source)
         .transform_calculate(c="(datum.t + datum.u) / 2")
@@ -144,6 +145,20 @@ def _arrival(
     top = layered(*open_tail(line), *([still] if max(kinds) > 0 else []), *rate, width=width, height=150)
     below = bars.properties(width=width, height=46)
     return alt.vconcat(top, below, spacing=22).properties(title=caption(group, *_totals(sums, rows)))
+
+
+def _long(line: Timeline) -> bool:
+    return line.every in WEEK and line.periods > MOST_DOTS
+
+
+def _weekly(every: str) -> pl.Expr:
+    """The share of all attempts of the week up to each settled period: a day alone may have few."""
+    size = WEEK.get(every, 1)
+    settled = pl.when(pl.col("s") < 2)
+    delivered, attempted = (
+        settled.then(name).rolling_sum(size, min_samples=size) for name in ("delivered", "n")
+    )
+    return delivered / pl.when(attempted > 0).then(attempted)
 
 
 def _totals(sums: dict[str, int], rows: pl.DataFrame) -> list[str]:
@@ -191,7 +206,8 @@ def bounces(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.C
     if not total:
         return empty(head)
     found = causes(named.rows, templates=templates)
-    drawn = [ranked(found.filter(pl.col("g") == g), g) for g in named.order]
+    longest = max(len(shown(cause, 70)) for cause in found["c"])
+    drawn = [ranked(found.filter(pl.col("g") == g), g, longest=longest) for g in named.order]
     return finish(panels(drawn, 1), head, "bounces")
 
 
@@ -226,11 +242,16 @@ def causes(rows: pl.DataFrame, *, templates: bool, most: int = MOST_CAUSES) -> p
     return pooled.group_by("g", "rank", "c", "p", "a").agg(pl.col("rows").sum()).sort("g", "rank")
 
 
-def ranked(found: pl.DataFrame, name: str, *, width: int = WIDTH, legend: Any = "right") -> alt.LayerChart:
-    """Return the causes of one group as bars, with their share and what to do beside them."""
-    total, longest = int(found["rows"].sum()), highest(found["rows"])
+def ranked(
+    found: pl.DataFrame, name: str, *, width: int = WIDTH, legend: Any = "right", longest: int = 0
+) -> alt.LayerChart:
+    """Return the causes of one group as bars, with their share and what to do beside them.
+
+    Panels that know their `longest` label, in characters, begin their bars at one place.
+    """
+    total, most = int(found["rows"].sum()), highest(found["rows"])
     said = [
-        f"{n:,} · {n / total:.0%}" + (f" · {shown(action, 70)}" if action else "")
+        f"{n:,} · {n / total:.0%}" + (f" · {shown(action, 90)}" if action else "")
         for n, action in found.select("rows", "a").iter_rows()
     ]
     rows = found.with_columns(
@@ -239,10 +260,11 @@ def ranked(found: pl.DataFrame, name: str, *, width: int = WIDTH, legend: Any = 
         said=pl.Series(said, dtype=pl.String),
         v=pl.col("rows") / total,
     )
-    length = alt.Scale(domain=[0, longest], range=[0, width // 3])
+    length = alt.Scale(domain=[0, most], range=[0, width // 3])
     hue = alt.Scale(domain=list(PERMANENCE), range=list(PERMANENCE.values()))
     base = alt.Chart(data(rows, "id", "c", "p", "a", "rows", "v", "said")).encode(
-        y=listed(rows["c"].to_list()), x=alt.X(field="rows", type="quantitative", axis=None, scale=length)
+        y=listed(rows["c"].to_list(), room=longest),
+        x=alt.X(field="rows", type="quantitative", axis=None, scale=length),
     )
     bars = base.mark_bar(height=alt.RelativeBandSize(band=0.7)).encode(
         color=alt.Color(
@@ -262,7 +284,8 @@ def ranked(found: pl.DataFrame, name: str, *, width: int = WIDTH, legend: Any = 
     words = base.mark_text(style="d22kit-label", align="left", dx=6).encode(
         text=alt.Text(field="said", type="nominal")
     )
-    return layered(bars, words, width=width, height=alt.Step(22), title=caption(name, f"{total:,} rows"))
+    told = {"title": caption(name, plural(total, "row"))} if name else {}
+    return layered(bars, words, width=width, height=alt.Step(22), **told)
 
 
 def time_to_last_update(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Chart:
@@ -312,7 +335,7 @@ def _waits(rows: pl.DataFrame, order: list[str]) -> pl.DataFrame:
     timed = timed.with_columns(rank, label=pl.concat_str(lead, state, still)).sort("g", "p50_s")
     half, most = ([_lasting(seconds) for seconds in timed[name]] for name in ("p50_s", "p90_s"))
     said = [
-        (a if a == b else f"{a} – {b}") + f"  ({n:,} rows)"
+        (a if a == b else f"{a} – {b}") + f"  ({plural(n, 'row')})"
         for a, b, n in zip(half, most, timed["n"], strict=True)
     ]
     texts = {"a": half, "b": most, "said": said}

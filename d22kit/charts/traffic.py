@@ -1,4 +1,4 @@
-"""How much do we communicate, when, and in which mix?"""
+"""How much do we communicate, and in which mix?"""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import altair as alt
 import polars as pl
 
 from d22kit.charts import theme
-from d22kit.charts._answers import Timeline, groups_of, opened, pool, timeline
+from d22kit.charts._answers import Timeline, opened, timeline
+from d22kit.charts._lines import WEEK, open_tail, settling
 from d22kit.charts._marks import (
     HEIGHT,
     WIDTH,
-    caption,
     colour,
     data,
     empty,
@@ -21,17 +21,15 @@ from d22kit.charts._marks import (
     heading,
     layered,
     legend_filter,
-    open_tail,
-    panels,
     percent_axis,
+    plot_width,
     time_axis,
     tip,
     value_axis,
 )
 
-__all__ = ["heatmap", "share", "volume"]
+__all__ = ["share", "volume"]
 
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MOST_PARTS = 5
 """Groups named in a bar of 100%: with the pooled rest, six."""
 MOST_LABELLED = 16
@@ -40,11 +38,11 @@ MOST_BARS = 90
 """Periods drawn as bars; more are drawn as lines."""
 
 DIRECTIONS = ("outbound", "inbound", "direction_unmapped")
-WEEK = {"15min": 672, "hour": 168, "day": 7}
-"""Periods in a week: a line is smoothed over them, since weekends dip."""
+DWARFED = 3
+"""How many times the largest group the pooled rest is, from where it has a plot of its own."""
 
 
-def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Chart:
+def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.VConcatChart | alt.Chart:
     """Draw rows per period: bars up to 90 periods, lines beyond. How much do we communicate?
 
     Parameters
@@ -58,7 +56,7 @@ def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Cha
     -------
     altair.LayerChart
         Stacked by group, else by direction. Unfinished periods are pale. A long daily line stands behind its
-        running mean of seven days.
+        running mean of seven days. Where the pooled rest would flatten the lines of the groups it has a plot below.
 
     Raises
     ------
@@ -91,8 +89,29 @@ def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Cha
     hue = colour(order, label, colours=colours, symbol="square" if bars else "stroke")
     if bars:
         rows = rows.with_columns(k=pl.col("g").replace_strict({g: k for k, g in enumerate(order)}))
-    chart = (_bars if bars else _lines)(line, rows, hue, label or "direction")
-    return finish(chart, head, "volume")
+    if bars:
+        return finish(_bars(line, rows, hue, label or "direction"), head, "volume")
+    rest = pl.col("g").str.starts_with("other (") if line.title and _dwarfs(line) else pl.lit(False)
+    named, pooled = rows.filter(~rest), rows.filter(rest)
+    pick = legend_filter(line, "volume")
+    plots = [
+        _lines(line, part, hue, label or "direction", pick).properties(height=height)
+        for part, height in ((named, HEIGHT), (pooled, HEIGHT // 3))
+        if part.height
+    ]
+    plots[0] = plots[0].add_params(pick)
+    if len(plots) == 1:
+        return finish(plots[0], head, "volume")
+    apart: alt.VConcatChart = alt.vconcat(*plots, spacing=24)
+    return finish(apart, head, "volume")
+
+
+def _dwarfs(line: Timeline) -> bool:
+    """Whether the pooled rest is so large that the groups' own lines would lie on the ground."""
+    *named, last = line.order
+    most = line.rows.group_by("g").agg(pl.col("rows").max())
+    top = dict(most.iter_rows())
+    return last.startswith("other (") and top[last] > DWARFED * max(top[g] for g in named)
 
 
 def _series(line: Timeline) -> tuple[pl.DataFrame, list[str], str, list[str]]:
@@ -132,14 +151,15 @@ def _bars(line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str) -> alt
         .transform_stack(stack="v", as_=["y0", "y1"], groupby=["t"], sort=[alt.SortField("k")])
         .add_params(pick)
     )
-    return layered(*_tail(line), bars, width=WIDTH, height=HEIGHT)
+    return layered(*_tail(line), bars, width=plot_width(line), height=HEIGHT)
 
 
-def _lines(line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str) -> alt.LayerChart:
-    rows, smooth = _smoothed(rows, line.every)
-    pick = legend_filter(line, "volume")
+def _lines(
+    line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str, pick: alt.Parameter
+) -> alt.LayerChart:
+    rows, smooth = _smoothed(_running(rows), line.every)
     base = (
-        alt.Chart(data(rows, "t", "g", "v", "w", *(["m"] if smooth else [])))
+        alt.Chart(data(rows, "t", "g", "v", "w", "s", *(["m"] if smooth else [])))
         .encode(
             x=time_axis(line),
             y=value_axis("v", f"rows per {line.every}"),
@@ -148,9 +168,21 @@ def _lines(line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str) -> al
         )
         .transform_filter(pick)
     )
-    daily = base.mark_line(strokeWidth=1 if smooth else 2, opacity=0.35 if smooth else 1).add_params(pick)
+    look: dict[str, Any] = {"strokeWidth": 1 if smooth else 2, "opacity": 0.35 if smooth else 1}
+    daily = base.transform_filter("datum.s < 2").mark_line(**look)
+    dashed = base.transform_filter("datum.s > 0 && datum.s < 4").mark_line(strokeDash=[3, 3], **look)
     mean = [base.mark_line(strokeWidth=2.5).encode(y=alt.Y(field="m", type="quantitative"))] if smooth else []
-    return layered(*_tail(line), daily, *mean, width=WIDTH, height=HEIGHT)
+    unfinished = [dashed] if rows["s"].is_in([1, 2, 3]).any() else []
+    return layered(*_tail(line), daily, *unfinished, *mean, width=WIDTH)
+
+
+def _running(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add `s` as `settling` does, for counts: they are final when their period ends. 4 is a first period cut short."""
+    ended = rows.with_columns(
+        state=pl.when(pl.col("state") == "partial").then("state").otherwise(pl.lit("complete"))
+    )
+    first = (pl.col("state") == "partial") & (pl.col("s") < 2)
+    return settling(ended).with_columns(s=pl.when(first).then(4).otherwise("s"))
 
 
 def _gap() -> pl.Expr:
@@ -171,110 +203,6 @@ def _smoothed(rows: pl.DataFrame, every: str) -> tuple[pl.DataFrame, bool]:
     settled = pl.when(pl.col("state") != "partial").then("v")
     mean = settled.rolling_mean(WEEK[every], min_samples=WEEK[every]).over("g", order_by="t")
     return rows.with_columns(m=pl.when(pl.col("state") != "partial").then(mean)), True
-
-
-def heatmap(answer: Any, *, tz: str | None = None, title: str | None = None) -> alt.ConcatChart | alt.Chart:
-    """Draw rows per hour of the week as a grid. When do we communicate?
-
-    Parameters
-    ----------
-    answer
-        The answer of `d22kit.heatmap`, as it came or filtered.
-    tz
-        The zone that was asked for, to be named on the axis; this answer does not hold it.
-    title
-        In place of the question.
-
-    Returns
-    -------
-    altair.ConcatChart
-        Darker is more. With several groups there is a grid each, shaded against its own busiest hour.
-
-    Raises
-    ------
-    InputError
-        Where this is not the answer of `d22kit.heatmap`.
-    """
-    frame = opened(answer, "heatmap", ["weekday", "hour", "rows", "hours_observed"])
-    dated = frame.filter(pl.col("weekday").is_not_null())
-    named = pool(dated, groups_of(frame, after=None, before="weekday"), "rows")
-    cells = named.rows.group_by("g", "weekday", "hour").agg(
-        pl.col("rows").sum(), pl.col("hours_observed").max()
-    )
-    cells = cells.filter(pl.col("hours_observed") > 0).with_columns(
-        v=pl.col("rows") / pl.col("hours_observed")
-    )
-    total, undated = int(cells["rows"].sum()), int(frame.filter(pl.col("weekday").is_null())["rows"].sum())
-    head = heading(
-        title or "When do we communicate?",
-        f"Rows per hour of the week, local time{f' in {tz}' if tz else ''} · {total:,} rows",
-        [*named.notes, *([f"{undated:,} rows without a time are not drawn."] if undated else [])],
-    )
-    if not total:
-        return empty(head)
-    if len(named.order) > 1:
-        cells = cells.with_columns(c=pl.col("v") / pl.col("v").max().over("g"))
-    size = (26, 26) if len(named.order) == 1 else (13, 16)
-    drawn = [grid(cells.filter(pl.col("g") == g), g, cell=size, tz=tz) for g in named.order]
-    return finish(panels(drawn, min(2, len(drawn))), head, "heatmap")
-
-
-def grid(cells: pl.DataFrame, name: str, *, cell: tuple[float, float], tz: str | None = None) -> alt.Chart:
-    """Return the grid of one group: `v` rows per hour, shaded by `c` where groups have grids of their own."""
-    first, after = (
-        pl.col("hour").cast(pl.String).str.zfill(2),
-        ((pl.col("hour") + 1) % 24).cast(pl.String).str.zfill(2),
-    )
-    day = pl.col("weekday").replace_strict(dict(enumerate(DAYS, 1)), return_dtype=pl.String)
-    words = pl.format("{} {}:00–{}:00", day, first, after)
-    cells = cells.with_columns(d=day.str.slice(0, 3), w=words).sort("v", descending=True)
-    busiest = cells.row(0, named=True)
-    own = "c" in cells.columns
-    days = [day[:3] for day in DAYS]
-    hours = alt.Axis(
-        title=f"hour, {tz}" if tz else "hour",
-        titleAnchor="end",
-        labelAngle=0,
-        labelExpr="datum.value % 3 ? '' : datum.label + ':00'",
-    )
-    chart: alt.Chart = (
-        alt.Chart(data(cells, "d", "hour", "v", "w", "rows", *(["c"] if own else [])))
-        .mark_rect()
-        .encode(
-            x=alt.X(
-                field="hour",
-                type="ordinal",
-                axis=hours,
-                scale=alt.Scale(domain=list(range(24)), paddingInner=0.06),
-            ),
-            y=alt.Y(
-                field="d",
-                type="ordinal",
-                sort=days,
-                axis=alt.Axis(title=None),
-                scale=alt.Scale(domain=days, paddingInner=0.06),
-            ),
-            color=_shade(own),
-            tooltip=[tip("w", "when"), tip("v", "rows per hour", ",.2~f"), tip("rows", "rows", ",")],
-        )
-        .properties(
-            width=24 * cell[0],
-            height=7 * cell[1],
-            title=caption(name, f"busiest: {busiest['w']}, {busiest['v']:,.1f} rows per hour"),
-        )
-    )
-    return chart
-
-
-def _shade(own: bool) -> alt.Color:
-    """How dark a cell is: by its rows per hour, or by how near it comes to its own group's busiest hour."""
-    legend = alt.Legend(
-        title=["of the group's", "busiest hour"] if own else "rows per hour",
-        format="~%" if own else ",.2~f",
-        gradientLength=110,
-    )
-    scale = alt.Scale(range=list(theme.RAMP), domainMin=0)
-    return alt.Color(field="c" if own else "v", type="quantitative", scale=scale, legend=legend)
 
 
 def share(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Chart:
@@ -318,7 +246,9 @@ def share(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Char
     rows = rows.with_columns(y0=pl.col("y1") - pl.col("v"), mid=pl.col("y1") - pl.col("v") / 2).filter(
         pl.col("v") > 0
     )
-    chart = layered(*_tail(line, lift=_lift(line)), *_parts(line, rows), width=WIDTH, height=HEIGHT)
+    chart = layered(
+        *_tail(line, lift=_lift(line)), *_parts(line, rows), width=plot_width(line), height=HEIGHT
+    )
     return finish(chart, head, "share")
 
 
@@ -340,6 +270,7 @@ def _parts(line: Timeline, rows: pl.DataFrame) -> list[alt.Chart]:
             y2=alt.Y2(field="y1"),
             color=colour(line.order, line.title),
             opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.12)),
+            fillOpacity=alt.when(alt.datum.state == "partial").then(alt.value(0.55)).otherwise(alt.value(1)),
             tooltip=[
                 tip("w", line.every),
                 tip("g", line.title),
@@ -354,10 +285,16 @@ def _parts(line: Timeline, rows: pl.DataFrame) -> list[alt.Chart]:
     middle = base.transform_calculate(c="(datum.t + datum.u) / 2").encode(x=time_axis(line, "c"))
     percents = (
         middle.transform_filter("datum.v >= 0.07")
-        .mark_text(color=theme.PAPER, fontSize=11)
-        .encode(y=y("mid"), text=alt.Text(field="v", type="quantitative", format=".0%"))
+        .mark_text(fontSize=11)
+        .encode(
+            y=y("mid"),
+            color=alt.when(alt.datum.state == "partial")
+            .then(alt.value(theme.INK))
+            .otherwise(alt.value(theme.PAPER)),
+            text=alt.Text(field="v", type="quantitative", format=".0%"),
+        )
     )
-    tops = rows.group_by("t", "u").agg(pl.col("rows").sum())
+    tops = rows.group_by("t", "u", maintain_order=True).agg(pl.col("rows").sum())
     counts = (
         alt.Chart(data(tops))
         .transform_calculate(c="(datum.t + datum.u) / 2")
