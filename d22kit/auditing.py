@@ -21,7 +21,8 @@ from d22kit.errors import InputError
 from d22kit.frames import Parsed, newest, parse
 from d22kit.pages import walk
 from d22kit.schema import KEY, STORED, VERSION
-from d22kit.store import NEVER, Store
+from d22kit.state import NEVER
+from d22kit.store import Store
 from d22kit.syncing import COMMIT_ROWS
 from d22kit.times import TimeLike, iso, span
 from d22kit.totals import Bounds, Compared, Holdings, Totals, window

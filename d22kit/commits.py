@@ -19,13 +19,15 @@ from pyarrow.fs import PyFileSystem
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined, latest_wins
 from d22kit.schema import CREATED, KEY, PARTITION, STORED, VERSION
-from d22kit.store import Counts, State, Store, sync_paths
+from d22kit.state import Counts, State
+from d22kit.store import Store, sync_paths
 from d22kit.times import iso
 
 __all__ = ["commit_rows", "remove_keys"]
 
 SMALL = 25_000
 """Rows under which a file is merged when its partition is written to; larger ones are left alone."""
+BUFFER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,9 @@ def _put(store: Store, name: str, rows: pl.DataFrame) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.getbuffer())
         else:
-            with PyFileSystem(DeltaStorageHandler(store.root)).open_output_stream(name) as target:
+            # Without a buffer of its own Arrow hands over its memory in a form that delta-rs refuses.
+            place = PyFileSystem(DeltaStorageHandler(store.root))
+            with place.open_output_stream(name, buffer_size=BUFFER) as target:
                 target.write(content.getbuffer())
     except OSError as error:
         raise StoreError(

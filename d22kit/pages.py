@@ -328,7 +328,8 @@ class _Crew:
         met, window = anew(window, self._ids)
         run.window, rest = narrow(window, whole((window.since or EPOCH) + reach), self._ids)
         run.circle = _Circle()
-        self._waiting.extend((*rest, *before))
+        self._waiting.extendleft(rest)  # next, so that a lone worker meets rows in order
+        self._waiting.extend(before)
         self._say(None, None, *before, *met, run.window, *rest)
 
     def _restart(self, run: _Run, limit: int, error: DeadCursorError) -> None:

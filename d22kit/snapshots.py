@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from pathlib import Path
 
 import polars as pl
 from deltalake.exceptions import DeltaError
 
 from d22kit.display import Facts, number
-from d22kit.errors import InputError, StoreError, VersionNotFoundError
+from d22kit.errors import InputError, StoreError
 from d22kit.schema import KEY, NAMES, STORED, VERSION
-from d22kit.store import Store, describe
+from d22kit.state import describe
+from d22kit.store import Store, plain
 from d22kit.times import iso
 
 __all__ = ["StoreStatus", "VacuumReport", "changes", "quarantine", "status", "vacuum", "versions"]
@@ -199,17 +201,13 @@ def changes(
     last = store.table.version() if until_version is None else until_version
     if since_version > last:
         raise InputError(f"since_version={since_version} comes after until_version={last}; swap the two.")
-    before, after = store.at(since_version).files(), store.at(last).files()
+    first = store.at(since_version)
+    before, after = first.files(), store.at(last).files()
     # A file in both versions holds the same rows, so only the exchanged ones are read.
-    old = _rows(store, before.join(after, on="path", how="anti"))
-    new = _rows(store, after.join(before, on="path", how="anti"))
-    try:
-        return _differences(old, new).collect(engine="streaming")
-    except (FileNotFoundError, OSError) as error:
-        raise VersionNotFoundError(
-            f"Files of version {since_version} or {last} were vacuumed away; see d22kit.versions() and keep more "
-            "with d22kit.vacuum(keep=...)."
-        ) from error
+    left, came = before.join(after, on="path", how="anti"), after.join(before, on="path", how="anti")
+    first.check_kept(left)
+    store.at(last).check_kept(came)
+    return _differences(_rows(left), _rows(came)).collect(engine="streaming")
 
 
 def vacuum(
@@ -239,17 +237,17 @@ def vacuum(
         try:
             # Only a full vacuum also lists files that no commit ever named.
             gone = store.table.vacuum(
-                retention_hours=int(keep / timedelta(hours=1)),
+                retention_hours=ceil(keep / timedelta(hours=1)),
                 dry_run=False,
                 enforce_retention_duration=False,
                 full=True,
             )
         except (DeltaError, OSError) as error:
-            raise StoreError(f"The store at {store.root} could not be vacuumed: {error}") from error
+            raise StoreError(f"The store at {store.root} could not be vacuumed: {plain(error)}.") from error
     return VacuumReport(store.root, keep, len(gone), sum(sizes.get(name, 0) for name in gone))
 
 
-def _rows(store: Store, files: pl.DataFrame) -> pl.LazyFrame:
+def _rows(files: pl.DataFrame) -> pl.LazyFrame:
     if files.is_empty():
         return STORED.to_frame().lazy()
     return pl.scan_parquet(files["path"].to_list(), schema=STORED, hive_partitioning=False, glob=False)

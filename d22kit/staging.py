@@ -15,7 +15,8 @@ import pyarrow as pa
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined
 from d22kit.schema import STORED
-from d22kit.store import NEVER, Store, sync_path, write_durably
+from d22kit.state import NEVER
+from d22kit.store import Store, sync_path, write_durably
 from d22kit.times import instant, iso
 from d22kit.windows import Window
 

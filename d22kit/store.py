@@ -1,24 +1,24 @@
-"""Where a store's parts lie, whose it is, what it has covered, and who may write to it."""
+"""Where a store's parts lie, whose it is, and who may write to it."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import filelock
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow.fs import FileType, PyFileSystem
 
 from d22kit.config import store_root
 from d22kit.errors import (
@@ -30,97 +30,20 @@ from d22kit.errors import (
     VersionNotFoundError,
 )
 from d22kit.schema import FORMAT, KEY, PARTITION, STORED
+from d22kit.state import Counts, State, describe, metadata
 from d22kit.times import TimeLike, instant, iso
-from d22kit.windows import Interval, Window
 
-__all__ = ["NEVER", "Counts", "State", "Store", "describe", "sync_path", "sync_paths", "write_durably"]
+__all__ = ["Store", "plain", "sync_path", "sync_paths", "write_durably"]
 
-NEVER = datetime(9999, 12, 31, tzinfo=UTC)
-"""A time that no row has."""
 FLUSHES = 8
+LONGEST_QUOTE = 300
+_NOISE = re.compile(r"\x1b\[[\d;]*m|↳")
 _FORMAT, _OWNER = "d22kit.format", "d22kit.owner"
 _SETTINGS = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.deletedFileRetentionDuration": "interval 30 days",
 }
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a commit, or all commits of a sync, did to rows."""
-
-    fetched: int = 0
-    new: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    outdated: int = 0
-    removed: int = 0
-    quarantined: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How far the store is: kept in the commit of the rows it speaks of.
-
-    Parameters
-    ----------
-    covered
-        Intervals of `updated_at` that were walked to their end and may be built upon.
-    windows
-        Windows begun and not done, with the cursors to go on from.
-    claim
-        How far those windows may count as covered once done; later rows may still be committed late.
-    floor
-        The earliest `updated_at` ever asked for: None is the beginning, `NEVER` that nothing was asked for yet.
-    staged
-        Number of the last staging file whose pages this commit holds.
-    """
-
-    covered: tuple[Interval, ...] = ()
-    windows: tuple[Window, ...] = ()
-    claim: datetime | None = None
-    floor: datetime | None = NEVER
-    staged: int = 0
-
-    @property
-    def watermark(self) -> datetime | None:
-        """Up to where nothing is missing from the floor on, or None before the first window is done."""
-        return self.covered[0][1] if self.covered else None
-
-    def same_as(self, other: State) -> bool:
-        """Whether both say the same of the rows; which staging files were used up does not matter."""
-        return replace(self, staged=0) == replace(other, staged=0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the state as JSON values."""
-        return {
-            "covered": [[since and iso(since), iso(until)] for since, until in self.covered],
-            "windows": [window.to_json() for window in self.windows],
-            "claim": self.claim and iso(self.claim),
-            "floor": self.floor and iso(self.floor),
-            "staged": self.staged,
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> State:
-        """Return the state that `to_json` wrote."""
-        return cls(
-            covered=tuple((instant(since), _instant(until)) for since, until in value["covered"]),
-            windows=tuple(Window.from_json(window) for window in value["windows"]),
-            claim=instant(value["claim"]),
-            floor=instant(value["floor"]),
-            staged=value["staged"],
-        )
-
-
-def _instant(text: str) -> datetime:
-    moment = instant(text)
-    assert moment is not None
-    return moment
 
 
 @dataclass
@@ -137,7 +60,7 @@ class Store:
         try:
             return DeltaTable.is_deltatable(_table_uri(root))
         except (DeltaError, OSError) as error:
-            raise StoreError(f"The place {root} cannot be reached: {error}") from error
+            raise StoreError(f"The place {root} cannot be reached: {plain(error)}") from error
 
     @classmethod
     def open(cls, data: str | os.PathLike[str] | None = None) -> Store:
@@ -158,7 +81,9 @@ class Store:
         except TableNotFoundError:
             raise StoreNotFoundError(_not_found(root)) from None
         except (DeltaError, OSError) as error:
-            raise StoreFormatError(f"The table at {_table_uri(root)} cannot be read: {error}") from error
+            raise StoreFormatError(
+                f"The table at {_table_uri(root)} cannot be read: {plain(error)}"
+            ) from error
         store._check_format()
         return store
 
@@ -177,10 +102,12 @@ class Store:
                 description="Conversation rows of D22, one per public_id, newest updated_at; kept by d22kit.",
                 configuration={**_SETTINGS, _FORMAT: str(FORMAT), _OWNER: owner},
                 raise_if_key_not_exists=False,
-                commit_properties=CommitProperties(custom_metadata=_metadata(State(), Counts(), "create")),
+                commit_properties=CommitProperties(custom_metadata=metadata(State(), Counts(), "create")),
             )
         except (DeltaError, OSError) as error:
-            raise StoreError(f"No store can be made at {root}: {error}. Is the place writable?") from error
+            raise StoreError(
+                f"No store can be made at {root}: {plain(error)}. Is the place writable?"
+            ) from error
         return cls(root, table)
 
     @property
@@ -300,7 +227,7 @@ class Store:
         VersionNotFoundError
             Where one of its files is gone.
         """
-        if self.local and not all(map(os.path.exists, files["path"])):
+        if not all(self._has(files)):
             raise VersionNotFoundError(
                 f"Version {self.table.version()} of the store at {self.root} was vacuumed away; its rows cannot "
                 "be read any more. Newer ones can: see d22kit.versions()."
@@ -321,7 +248,7 @@ class Store:
                 schema=self.table.schema(),
                 partition_by=[PARTITION],
                 # No retry: a retried commit would land on a table that its files were not made for.
-                commit_properties=CommitProperties(_metadata(state, counts, act), max_commit_retries=0),
+                commit_properties=CommitProperties(metadata(state, counts, act), max_commit_retries=0),
                 post_commithook_properties=_HOOKS,
             )
         except CommitFailedError as error:
@@ -331,12 +258,18 @@ class Store:
             ) from error
         except (DeltaError, OSError) as error:
             raise StoreError(
-                f"The store at {self.root} could not be written: {error}. It is as it was."
+                f"The store at {self.root} could not be written: {plain(error)}. It is as it was."
             ) from error
         self.table.update_incremental()
         if self.local:
             self._make_durable()
         return self.table.version()
+
+    def _has(self, files: pl.DataFrame) -> Iterator[bool]:
+        if self.local:
+            return map(os.path.exists, files["path"])
+        place = PyFileSystem(DeltaStorageHandler(_table_uri(self.root)))
+        return (place.get_file_info(name).type == FileType.File for name in files["name"])
 
     def place(self, *parts: str) -> str:
         """Return the path or URL of a part of the store."""
@@ -359,6 +292,12 @@ class Store:
                 f"The store at {self.root} has format {found}; this d22kit knows up to {FORMAT}. Upgrade d22kit "
                 "with 'pip install -U d22kit'; nothing was changed."
             )
+
+
+def plain(error: Exception) -> str:
+    """Return what delta-rs says of an error, without its colours and lines, and not all of it."""
+    text = " ".join(_NOISE.sub("", str(error)).split()).rstrip(".")
+    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
 
 
 def sync_path(path: Path) -> None:
@@ -399,18 +338,6 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
 
 def _table_uri(root: str) -> str:
     return f"{root}/conversations"
-
-
-def _metadata(state: State, counts: Counts, act: str) -> dict[str, Any]:
-    return {"d22kit": json.dumps({"act": act, "state": state.to_json(), "counts": asdict(counts)})}
-
-
-def describe(commit: dict[str, Any]) -> tuple[str | None, dict[str, int], State | None]:
-    """Return the act, counts and state of a commit of the table's history; nothing for another writer's."""
-    if "d22kit" not in commit:
-        return None, {}, None
-    about = json.loads(commit["d22kit"])
-    return about["act"], about["counts"], State.from_json(about["state"])
 
 
 def _holder(path: Path) -> str:

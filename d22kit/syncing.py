@@ -25,7 +25,8 @@ from d22kit.pages import walk
 from d22kit.progress import Progress
 from d22kit.schema import STORED
 from d22kit.staging import Batch, Staging
-from d22kit.store import NEVER, Counts, State, Store
+from d22kit.state import NEVER, Counts, State
+from d22kit.store import Store
 from d22kit.times import TimeLike, iso, span
 from d22kit.windows import Window, add, missing
 
@@ -43,6 +44,8 @@ AHEAD = timedelta(minutes=5)
 FOREVER = NEVER
 """An open end as the service is asked for it, so that a walk also meets what is written during it."""
 MOST_PASSES = 5
+OVERLAP = timedelta(minutes=1)
+"""How far a further pass reaches back before the one it follows."""
 
 
 @dataclass(frozen=True)
@@ -235,10 +238,16 @@ class _Run:
     def to_the_end(self, since: datetime | None, until: datetime | None) -> None:
         """Walk passes until one met everything: a row that changed during a walk is met by the next."""
         self._commit()
+        start, workers = since, self.workers
         for _ in range(MOST_PASSES):
-            plan = self._plan(since, until)
-            if not plan or self._walk(plan):
+            began = self.service.now() - min(self.lookback, OVERLAP)
+            plan = self._plan(start, until)
+            if not plan or self._walk(plan, workers):
                 return
+            # A lone worker goes in order, so no row moves past it. Where the pass was short, what lies before
+            # it is left to the next sync, whose lookback fetches it anyway.
+            brief = self.service.now() - began < self.lookback
+            start, workers = began if brief else since, 1
 
     def _plan(self, since: datetime | None, until: datetime | None) -> list[Window]:
         """Return the windows left by a killed sync, else new ones for what is not covered."""
@@ -259,17 +268,15 @@ class _Run:
         self.state = State(self.state.covered, (*self.state.windows, *plan), claim, floor, self.state.staged)
         return plan
 
-    def _walk(self, plan: list[Window]) -> bool:
-        """Walk windows and keep their rows; return whether the walk was one piece, from start to end."""
+    def _walk(self, plan: list[Window], workers: int) -> bool:
+        """Walk windows and keep their rows; return whether no row can have moved past the walk."""
         whole = len(plan) == 1 and plan[0].cursor is None
         self.beyond = False
         self.planned = {window.id: window for window in plan}
         self.bar.plan(plan)
         with self._kept_whatever_happens():
-            for step in walk(
-                self.service, plan, workers=self.workers, newest=newest, cancelled=self.cancelled
-            ):
-                whole = whole and len(step.windows) == 1
+            for step in walk(self.service, plan, workers=workers, newest=newest, cancelled=self.cancelled):
+                whole = whole and (workers == 1 or len(step.windows) == 1)
                 self.moved |= {window.id: window for window in step.windows}
                 self.beyond |= any(w.until == FOREVER and _passed(w) for w in step.windows)
                 if step.rows is not None:

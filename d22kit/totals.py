@@ -18,7 +18,8 @@ from d22kit.errors import ProtocolError
 from d22kit.frames import newest
 from d22kit.schema import KEY, PARTITION, STORED, VERSION
 from d22kit.snapshots import quarantine
-from d22kit.store import NEVER, Store
+from d22kit.state import NEVER
+from d22kit.store import Store
 from d22kit.windows import EPOCH, Interval, Window, halve
 
 __all__ = ["Bounds", "Compared", "Holdings", "Totals", "window"]

@@ -28,7 +28,8 @@ from d22kit.errors import (
 from d22kit.frames import Quarantined, latest_wins
 from d22kit.schema import FRAME, KEY, STORED, VERSION
 from d22kit.staging import Batch, Staging
-from d22kit.store import State, Store
+from d22kit.state import State
+from d22kit.store import Store
 from d22kit.windows import Window
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
