@@ -7,11 +7,12 @@ texts), are in `masking.toml`. Masking errs on the side of hiding.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import polars as pl
 
@@ -24,6 +25,18 @@ T = TypeVar("T")
 LIMIT = 2_000
 """Characters of a text that are read; hostile ones can be a hundred times longer."""
 
+MARK = "\x01"
+"""Stands before what is no name."""
+
+WORD = re.compile(rf"{MARK}?[\w\u0300-\u036f\u0610-\u0670\u0900-\u0eff\u1000-\u109f\u1780-\u17ff]+")
+"""A run of letters and digits, and of the marks that combine with them."""
+
+ENDING = 4
+"""Letters that may follow the stem of a word."""
+
+UNIT = re.compile(r"^(?:[\d_]+(?:[kmg]i?b?|b|m?s|h|d|x|st|nd|rd|th|min|sec|bytes)?|[a-z])$", re.IGNORECASE)
+"""A number, also with its unit, or a single letter."""
+
 CUT_PLACEHOLDER = r"<[a-z]{1,5}$"
 
 
@@ -32,8 +45,9 @@ def mask(text: T) -> T:
 
     Addresses, phone numbers, names in the places where texts name a person, IP addresses, hosts of small
     organisations, links, ids and long numbers become `<email>`, `<phone>`, `<user>`, `<ip>`, `<host>`,
-    `<url>`, `<id>`, `<n>` and `<time>`. Provider codes and the hosts of large public services stay: they
-    are the meaning. Lines are joined and only the first 2,000 characters are read. Masking twice changes
+    `<url>`, `<id>`, `<n>` and `<time>`; any other word that the lists of `masking.toml` do not know becomes
+    `<word>`, since it may be a name. Provider codes and the hosts of large public services stay: they are the
+    meaning. Lines are joined and only the first 2,000 characters are read. Masking twice changes
     nothing.
 
     Parameters
@@ -131,7 +145,7 @@ def _settled(texts: pl.Series) -> pl.Series:
 
     It ends: every change but the first takes letters or digits away that stand outside a placeholder.
     """
-    done = _run(texts, _once())
+    done = _once(texts)
     moving = (done != texts).arg_true()
     return done.scatter(moving, _settled(done.gather(moving))) if len(moving) else done
 
@@ -140,11 +154,50 @@ def _run(texts: pl.Series, expression: pl.Expr) -> pl.Series:
     return texts.rename("text").to_frame().select(expression).to_series().rename(texts.name)
 
 
+def _once(texts: pl.Series) -> pl.Series:
+    read, named, left = _stages()
+    marked = _each_word(_run(texts, read), _mark)
+    return _run(_each_word(_run(marked, named), _hide), left)
+
+
 @cache
-def _once() -> pl.Expr:
-    read = _chain("unescape", pl.col("text").str.normalize("NFKC")).str.strip_chars()
+def _stages() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    text = pl.col("text")
+    read = _chain("unescape", text.str.normalize("NFKC")).str.strip_chars()
     short = read.str.head(LIMIT).str.replace(CUT_PLACEHOLDER, "")
-    return reduce(lambda text, steps: _chain(steps, text), ("hide", "keep", "names", "finish"), short)
+    return _chain("keep", _chain("hide", short)), _chain("names", text), _chain("finish", text)
+
+
+def _each_word(texts: pl.Series, change: Callable[[re.Match[str]], str]) -> pl.Series:
+    changed = [None if text is None else WORD.sub(change, text) for text in texts]
+    return pl.Series(texts.name, changed, dtype=pl.String)
+
+
+def _mark(word: re.Match[str]) -> str:
+    """Mark a word that is ordinary, so that it is not taken for a name."""
+    return MARK + word[0] if _is_ordinary(word[0]) else word[0]
+
+
+def _hide(word: re.Match[str]) -> str:
+    """Hide a word that no list knows: of it nobody can say that it is no name."""
+    return word[0] if _is_known(word[0]) else f"<{MARK}word>"
+
+
+@lru_cache(100_000)
+def _is_ordinary(word: str) -> bool:
+    lists, lowered = _lists(), word.lower()
+    if lists.ordinary.issuperset(lowered.split("_")) or lists.joined.fullmatch(word):
+        return True
+    return lowered.removeprefix("ال") in lists.ordinary or any(
+        lowered[:end] in lists.stems for end in range(max(len(lowered) - ENDING, 4), len(lowered))
+    )
+
+
+@lru_cache(100_000)
+def _is_known(word: str) -> bool:
+    if word.startswith(MARK) or not UNIT.sub("", word) or _is_ordinary(word):
+        return True
+    return _lists().known.issuperset(word.lower().split("_"))
 
 
 @cache
@@ -164,10 +217,27 @@ def _filled(pattern: str) -> str:
 
 @cache
 def _parts() -> dict[str, str]:
-    lists = {name: _rules()[name].split() for name in ("hosts", "words")}
-    longest_first = {name: sorted(words, key=len, reverse=True) for name, words in lists.items()}
+    hosts = sorted(_rules()["hosts"].split(), key=len, reverse=True)
     parts: dict[str, str] = _rules()["parts"]
-    return parts | {name: "|".join(words).replace(".", r"\.") for name, words in longest_first.items()}
+    return parts | {"hosts": "|".join(hosts).replace(".", r"\.")}
+
+
+class _Lists(NamedTuple):
+    ordinary: frozenset[str]
+    known: frozenset[str]
+    stems: frozenset[str]
+    joined: re.Pattern[str]
+
+
+@cache
+def _lists() -> _Lists:
+    words, english, foreign, stems, joined, hosts = (
+        _rules()[name].split() for name in ("words", "english", "foreign", "stems", "joined", "hosts")
+    )
+    labels = ".".join(hosts).split(".")
+    runs = "|".join(sorted(map(re.escape, joined), key=len, reverse=True))
+    ordinary = frozenset(words + foreign)
+    return _Lists(ordinary, ordinary.union(english, labels), frozenset(stems), re.compile(f"(?:{runs})+"))
 
 
 @cache

@@ -163,3 +163,105 @@ def test_texts_of_one_kind_share_a_template() -> None:
 def test_codes_stay_in_templates_and_other_numbers_go() -> None:
     assert template("452 4.2.2 Quota 83 of 80 MB") == "452 4.2.2 quota <n> of <n> mb"
     assert template("Error 63016: 24 h") == "error 63016: <n> h"
+
+
+NAMES = [
+    "Fatima Al-Mansoori",
+    "john smith",
+    "Jürgen Müller",
+    "rajesh kumar",
+    "محمد العتيبي",
+    "Иван Петров",
+    "小明 王",
+    "Nguyễn Thị",
+    "Sean O'Brien",
+    "MARIA GONZALEZ",
+    "αλέξανδρος παπαδόπουλος",
+    "chidinma okonkwo",
+]
+PLACES = """
+{f} . {l} @ acme.example
+{f}.{l} (at) acme (dot) example
+SRS0=ab12=XY=acme.example={f}.{l}@fwd.example
+prvs=0123ab=={f}.{l}@acme.example
+%3C{f}.{l}%40acme.example%3E
+\\u003c{f}\\u0040acme.example\\u003e
+acme.example!{f} unknown
+https://acme.example/{f}/{l}?n={f}
+uid={f},ou=people
+/o=ACME/ou=First/cn=Recipients/cn={f}{l}
+IMCEAEX-_O=ACME_CN={f}{l}@a.example
+Unknown local part {f}
+RCPT TO: {f}
+RCPT TO:<{f}>
+/var/mail/{f}: quota exceeded
+/home/{f}/Maildir: disk full
+mail/{f}.nsf
+{f} is no longer employed
+{f} {l} no longer works here
+{f} {l}'s mailbox is full
+{l}, {f}: mailbox unavailable
+nobody called {f} here
+Delivery to {f} failed
+mail for {f} {l} returned
+Regards, {f} {l}
+I am {f} and I am on vacation
+please write to {f} {l} instead
+{{"user":"{f}.{l}","code":550}}
+template param {{{{1}}}}='{f} {l}'
+debtor:{f} {l};amount:100
+number belongs to {f} {l}
+address changed, {f} moved
+this address belonged to {f}
+We could not find {f} {l}
+Employee {f} {l} terminated
+Hello, {f} here
+"""
+PHONES = [
+    "+971501234567",
+    "+971 50 123 4567",
+    "00971501234567",
+    "050-1234567",
+    "0501234567",
+    "(050) 123-4567",
+    "415.555.2671",
+    "020 7946 0958",
+    "98765 43210",
+    "01 23 45 67 89",
+    "555 2671",
+    "5 0 1 2 3 4 5 6 7 8",
+    "٠٥٠١٢٣٤٥٦٧",
+    "５０１２３４５６７８",
+    "%2B971501234567",
+    "tel:+971-50-1234567",
+    "wa_id=971501234567",
+    "0151/23456789",
+    "x971501234567x",
+]
+
+
+def test_no_name_survives_wherever_it_stands() -> None:
+    places = PLACES.splitlines()
+    planted = [(place, *name.split()) for place in places for name in NAMES]
+    texts = pl.Series([place.format(f=first, l=last) for place, first, last in planted])
+    for shown in (mask(texts), template(texts)):
+        left = [
+            (text, after)
+            for text, after, (place, *parts) in zip(texts, shown, planted, strict=True)
+            for part, slot in zip(parts, ("{f}", "{l}"), strict=True)
+            if slot in place and part.casefold() in after.casefold()
+        ]
+        assert left == []
+
+
+@pytest.mark.parametrize("place", ["{}", "to {}: undelivered", "call {}", "({})", "'{}' is not on WhatsApp"])
+def test_no_phone_number_survives(place: str) -> None:
+    shown = mask(pl.Series([place.format(phone) for phone in PHONES]))
+    assert shown.str.count_matches(r"\d").to_list() == [0] * len(PHONES)
+
+
+def test_a_text_that_no_rule_knows_can_be_read() -> None:
+    text = "Gateway quarantine: the policy engine held this message for manual review"
+    assert mask(text) == text
+    assert mask("Das Postfach des Empfängers ist voll") == "Das Postfach des Empfängers ist voll"
+    assert mask("Vogsphere gateway says: flumph exceeded") == "<word> gateway says: <user> exceeded"
