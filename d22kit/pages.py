@@ -306,7 +306,8 @@ class _Crew:
         with self._change:
             before = run.window, self._appetite.limit
             if error.status_code != 504:
-                self._appetite.limit = max(1, limit // 4)
+                if run.heavy:  # once may be an accident
+                    self._appetite.limit = max(1, limit // 4)
             elif run.window.until <= EPOCH:
                 run.window = replace(run.window, cursor=None, done=True)
                 self._runs.remove(run)
@@ -314,7 +315,7 @@ class _Crew:
             else:
                 self._cut(run, self._appetite.choked(limit, run.window))
             stuck = before == (run.window, self._appetite.limit)
-        if stuck and error.status_code != 504:
+        if stuck and run.heavy and error.status_code != 504:
             raise ProtocolError(f"{error} It held no more than one row.", request_id=error.request_id)
         run.heavy = run.heavy + 1 if stuck else 1
         if not run.window.done:
