@@ -166,11 +166,28 @@ def test_a_case_is_explained_in_a_sentence() -> None:
     assert isinstance(told, Explanation)
     assert (told.state, told.category, told.permanence) == ("bounced", "invalid_recipient", "hard")
     assert str(told) == (
-        "Bounced, hard, invalid_recipient: the address or number does not exist, has moved, or cannot receive on this "
-        'channel. It rests on the phrase "recipient address rejected user unknown". '
+        "Bounced, and the address will not work again (invalid_recipient, hard): the address or number does not exist, "
+        'has moved, or cannot receive on this channel. The phrase "recipient address rejected user unknown" says so. '
         "Correct or drop the contact; ask for another channel."
     )
     assert "<b>bounced · invalid_recipient · hard</b>" in told._repr_html_()
+
+
+def test_weak_evidence_only_suggests() -> None:
+    assert "The reply code 550 alone suggests so." in str(explain("550", None))
+    assert "Do not drop the contact on this alone" in str(explain("550", None))
+    told = str(explain("421", "come back tomorrow", status="deferred"))
+    assert told.startswith(
+        "Still pending, but it may work later (temporary_failure, soft): a passing trouble"
+    )
+    assert str(explain("554", "xyzzy")).endswith("says why. Read the most frequent templates and add a rule.")
+    assert str(explain(None, "on the suppression list", status="dropped")).startswith(
+        "Never handed over, and the"
+    )
+    assert (
+        "Failed, though the address is fine (sender_error, block): the request or the account is wrong"
+        in str(explain("21606", None, platform="SMS", status="failed"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -444,6 +444,17 @@ def test_duckdb_relations() -> None:
     assert classify(told).project("public_id", *RESULT).order("public_id").fetchall() == TOLD
 
 
+def test_rows_of_a_duckdb_table_stay_in_their_order() -> None:
+    connection = duckdb.connect()
+    many = pl.concat([ROWS.with_columns(pl.col("platform").cast(pl.String))] * 100_000)
+    many = many.with_columns(public_id=pl.int_range(pl.len()).cast(pl.String), n=pl.int_range(pl.len()))
+    connection.register("loaded", many.to_arrow())
+    connection.execute("SET threads = 4; CREATE TABLE conversations AS SELECT * FROM loaded")
+    told = classify(connection.table("conversations")).pl()
+    assert told.columns == [*many.columns, *RESULT]
+    assert told["n"].equals(many["n"])
+
+
 def test_empty_frames() -> None:
     assert classify(ROWS.clear()).schema == classify(ROWS).schema
     assert classify(ROWS.clear().to_pandas()).columns.tolist() == classify(ROWS).columns

@@ -84,7 +84,9 @@ def _to_duckdb(frame: Any, keys: list[str], added: list[str], decide: Decide) ->
     kept = [f"r.{_quoted(name)}" for name in frame.columns if name not in added]
     same = [f"r.{_quoted(key)}::VARCHAR IS NOT DISTINCT FROM k.{_quoted(key)}" for key in keys]
     columns = ", ".join([*kept, *(f"k.{_quoted(name)}" for name in added)])
-    query = f"SELECT {columns} FROM rows r LEFT JOIN known k ON {' AND '.join(same)}"  # noqa: S608 - names, quoted
+    # A join of several threads loses the order of rows, so their numbers bring it back.
+    numbered = "(SELECT *, row_number() OVER () AS _place FROM rows)"
+    query = f"SELECT {columns} FROM {numbered} r LEFT JOIN known k ON {' AND '.join(same)} ORDER BY r._place"  # noqa: S608 - names, quoted
     assert known.num_columns  # DuckDB finds the table by the name of this variable
     return frame.query("rows", query)
 

@@ -13,7 +13,7 @@ from d22kit import schema
 from d22kit.errors import InputError
 from d22kit.masking import mask, template
 from d22kit.questions._cube import Frame, as_of, collect, count, give_back, group_columns, ratio
-from d22kit.questions._outcomes import ADDED, OUTCOME, with_outcomes
+from d22kit.questions._outcomes import ADDED, OUTCOME, PERMANENCE, with_outcomes
 from d22kit.questions._rules import categories, matched
 from d22kit.questions._stats import wilson
 from d22kit.questions.classify import KEYS, Cause, Finding, find, judge
@@ -29,6 +29,26 @@ TEMPLATE = ("platform", "code", "template")
 MEASURES = ("cause_share", "per_1000_attempts", "per_1000_attempts_lo", "per_1000_attempts_hi")
 COLUMNS = (*CAUSE, "rows", *MEASURES, "first_seen", "last_seen", "action")
 LEVELS = ("category", "template")
+
+
+OUTLOOK = {
+    (state, permanence): f"{said}{outlook}"
+    for state, said in {
+        "bounced": "Bounced",
+        "failed": "Failed",
+        "pending": "Still pending",
+        "suppressed": "Never handed over",
+    }.items()
+    for permanence, outlook in {
+        "hard": ", and the address will not work again",
+        "soft": ", but it may work later",
+        "block": ", though the address is fine",
+    }.items()
+}
+"""How a sentence of an explanation opens."""
+
+SURE = ("the phrase", "the provider's code", "the enhanced status code", "the status word")
+"""Evidence that speaks for itself; other evidence only hints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +77,15 @@ class Explanation:
     def __str__(self) -> str:
         if self.category is None:
             return f"{self.state.capitalize()}: {self.meaning}"
-        return (
-            f"{self.state.capitalize()}, {self.permanence}, {self.category}: {self.meaning}. "
-            f"It rests on {self.evidence}. {self.action}"
-        )
+        outlook = OUTLOOK[self.state, self.permanence or "soft"]
+        told = f"{outlook} ({self.category}, {self.permanence}): {self.meaning}."
+        return " ".join([told, *self._reason(), self.action])
+
+    def _reason(self) -> list[str]:
+        if self.category == "unknown":
+            return []
+        verb = "says" if self.evidence.startswith(SURE) else "suggests"
+        return [f"{self.evidence[0].upper()}{self.evidence[1:]} {verb} so."]
 
     def _repr_html_(self) -> str:
         head = " · ".join(part for part in (self.state, self.category, self.permanence) if part)
@@ -97,7 +122,7 @@ def explain(
     >>> told.category, told.permanence, told.evidence
     ('invalid_recipient', 'hard', 'the phrase "user doesnt have a"')
     >>> print(explain("552", "5.2.2 mailbox is over quota"))  # doctest: +ELLIPSIS
-    Bounced, soft, mailbox_full: the mailbox or the handset has no room. It rests on ... Retry later; ...
+    Bounced, but it may work later (mailbox_full, soft): the mailbox or the handset has no room. The phrase ...
     """
     values = (platform, status, None if code is None else str(code), detail)
     case = pl.DataFrame([values], schema=dict.fromkeys(KEYS, pl.String), orient="row")
@@ -111,8 +136,23 @@ def explain(
         verdict.cause.permanence,
         _evidence(verdict.cause, case),
         about.meaning,
-        about.action,
+        action(verdict.cause.category, verdict.cause.permanence),
     )
+
+
+def action(category: str, permanence: str) -> str:
+    """Say what an analyst should do; where hard evidence is missing, not to drop anybody yet.
+
+    Examples
+    --------
+    >>> action("mailbox_full", "soft")
+    'Retry later; three in a row over weeks: treat it as inactive.'
+    >>> action("invalid_recipient", "soft")
+    'Do not drop the contact on this alone; wait for a second sign.'
+    """
+    about = categories()[category]
+    doubted = about.permanence == "hard" and permanence == "soft"
+    return "Do not drop the contact on this alone; wait for a second sign." if doubted else about.action
 
 
 STATES = {
@@ -248,13 +288,15 @@ def _ranked(
         else rows.join(attempts, how="cross")
     )
     lo, hi = wilson(pl.col("rows"), pl.col("attempts"))
-    actions = {name: about.action for name, about in categories().items()}
+    actions = {f"{name} {how}": action(name, how) for name in categories() for how in PERMANENCE}
     told = counted.with_columns(
         cause_share=pl.col("rows") / pl.col("rows").sum().over([*groups, "state"]),
         per_1000_attempts=1000 * ratio(pl.col("rows"), pl.col("attempts")),
         per_1000_attempts_lo=1000 * lo,
         per_1000_attempts_hi=1000 * hi,
-        action=pl.col("category").replace_strict(actions, return_dtype=pl.String),
+        action=pl.concat_str("category", "permanence", separator=" ").replace_strict(
+            actions, return_dtype=pl.String
+        ),
     )
     order = [*groups, "state", "rows", "category", *extra]
     return told.sort(order, descending=[name == "rows" for name in order], nulls_last=True)
