@@ -17,6 +17,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 import d22kit
@@ -44,26 +45,31 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def frame(lender_frame: pl.DataFrame) -> pl.DataFrame:
-    """A lender with rows that have no time, no channel, or a word of their own."""
+def store(lender_frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synced store of a lender with rows that have no time, no channel, or a word of their own."""
     rough = lender_frame.sort("created_at").with_row_index()
-    return rough.with_columns(
+    texts = pl.col("platform", "purpose").cast(pl.String)
+    rows = rough.with_columns(texts).with_columns(
         created_at=pl.when(pl.col("index") % 997 != 5).then("created_at"),
         platform=pl.when(pl.col("index") % 501 != 7).then("platform"),
-        purpose=pl.when(pl.col("index") % 777 == 9)
-        .then(pl.lit(""))
-        .otherwise("purpose")
-        .cast(pl.Categorical),
-    ).drop("index")
+        purpose=pl.when(pl.col("index") % 777 == 9).then(pl.lit("")).otherwise("purpose"),
+    )
+    data = tmp_path_factory.mktemp("store")
+    with d22kit.simulate(rows.drop("index")) as service:
+        d22kit.sync(service.endpoint, data, progress=False)
+    return data
 
 
 @pytest.fixture(scope="module")
-def stored(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rows as plain Parquet: strings, as on disk."""
-    path = tmp_path_factory.mktemp("rows") / "rows.parquet"
-    texts = {name: pl.String for name, dtype in frame.schema.items() if dtype == pl.Categorical}
-    frame.cast(texts).write_parquet(path)  # type: ignore[arg-type]
-    return path
+def frame(store: Path) -> pl.DataFrame:
+    """The store's rows in memory: vocabularies are categories."""
+    return d22kit.load(store)
+
+
+@pytest.fixture(scope="module")
+def files(store: Path) -> list[str]:
+    """The Parquet files of the store's current version, as any engine may read them: plain strings."""
+    return DeltaTable(str(store / "conversations")).file_uris()
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +106,9 @@ def test_polars_lazy(name: str, frame: pl.DataFrame, answers: Callable[[str], pl
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_polars_scan_of_plain_strings(
-    name: str, stored: Path, answers: Callable[[str], pl.DataFrame]
+    name: str, files: list[str], answers: Callable[[str], pl.DataFrame]
 ) -> None:
-    assert_same(QUESTIONS[name](pl.scan_parquet(stored)), answers(name))
+    assert_same(QUESTIONS[name](pl.scan_parquet(files)), answers(name))
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -122,9 +128,9 @@ def test_pandas_arrow(name: str, frame: pl.DataFrame, answers: Callable[[str], p
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_pandas_objects_and_nanoseconds(
-    name: str, stored: Path, answers: Callable[[str], pl.DataFrame]
+    name: str, files: list[str], answers: Callable[[str], pl.DataFrame]
 ) -> None:
-    old = pd.read_parquet(stored)
+    old = pl.read_parquet(files).to_pandas()
     old = old.astype({c: object for c in old.columns if not c.endswith("_at")})
     old = old.astype(dict.fromkeys(("created_at", "updated_at"), "datetime64[ns, Asia/Dubai]"))
     assert_same(QUESTIONS[name](old), answers(name))
@@ -138,10 +144,10 @@ def test_pyarrow(name: str, frame: pl.DataFrame, answers: Callable[[str], pl.Dat
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_duckdb(name: str, stored: Path, answers: Callable[[str], pl.DataFrame]) -> None:
+def test_duckdb(name: str, files: list[str], answers: Callable[[str], pl.DataFrame]) -> None:
     with duckdb.connect() as connection:
         connection.sql("set timezone = 'Asia/Kathmandu'")
-        answer = QUESTIONS[name](connection.read_parquet(str(stored)))
+        answer = QUESTIONS[name](connection.read_parquet(files))
         assert isinstance(answer, pl.DataFrame)
         assert_same(answer, answers(name))
 
@@ -166,13 +172,13 @@ def spark() -> Iterator[Any]:
 
         settings = {
             "spark.ui.enabled": "false",
-            "spark.executor.memory": "512m",
+            "spark.scheduler.minRegisteredResourcesRatio": "1",  # wait for both executors
             "spark.sql.shuffle.partitions": "2",
             "spark.sql.session.timeZone": "America/New_York",
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
         }
-        builder = SparkSession.builder.master("local-cluster[2,1,512]")
+        builder = SparkSession.builder.master("local-cluster[2,1,1024]")
         session = builder.config(map=settings).getOrCreate()
         session.sparkContext.setLogLevel("ERROR")
         yield session
@@ -180,18 +186,25 @@ def spark() -> Iterator[Any]:
 
 
 @pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
+def test_spark_has_executors_of_its_own(spark: Any, files: list[str]) -> None:
+    assert spark.read.parquet(*files).count()
+    driver_and_executors = spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()
+    assert len(driver_and_executors) == 3
+
+
+@pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_spark(name: str, spark: Any, stored: Path, answers: Callable[[str], pl.DataFrame]) -> None:
-    answer = QUESTIONS[name](spark.read.parquet(str(stored)))
+def test_spark(name: str, spark: Any, files: list[str], answers: Callable[[str], pl.DataFrame]) -> None:
+    answer = QUESTIONS[name](spark.read.parquet(*files))
     assert isinstance(answer, pl.DataFrame)
     assert_same(answer, answers(name))
 
 
 @pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
 def test_spark_times_without_a_zone_are_utc(
-    spark: Any, stored: Path, answers: Callable[[str], pl.DataFrame]
+    spark: Any, files: list[str], answers: Callable[[str], pl.DataFrame]
 ) -> None:
-    rows = spark.read.parquet(str(stored))
+    rows = spark.read.parquet(*files)
     bare = rows.selectExpr(
         "type", "platform", "purpose", *(f"to_timestamp_ntz(date_format(to_utc_timestamp({c}, 'America/New_York'), "
         f"'yyyy-MM-dd HH:mm:ss.SSSSSS')) as {c}" for c in ("created_at", "updated_at"))
@@ -247,6 +260,32 @@ def test_wrong_columns_are_named_on_every_engine(engine: str) -> None:
         d22kit.volume(native[engine]())
     with pytest.raises(InputError, match="by='typo'"):
         d22kit.volume(native[engine](), by="typo")
+
+
+NOTHING = pl.DataFrame({name: [None, None] for name in ("type", "platform", "created_at", "updated_at")})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pl.DataFrame,
+        pl.DataFrame.lazy,
+        pl.DataFrame.to_pandas,
+        lambda frame: frame.to_pandas(use_pyarrow_extension_array=True),
+        pl.DataFrame.to_arrow,
+        lambda frame: duckdb.from_arrow(frame.to_arrow()),
+    ],
+)
+def test_columns_without_any_value_have_no_type_and_are_answered(make: Callable[[pl.DataFrame], Any]) -> None:
+    answer = d22kit.volume(make(NOTHING), by="platform")
+    rows = plain(answer).select("period_state", "platform", "rows", "direction_unmapped").rows()
+    assert rows == [("undated", None, 2, 2)]
+
+
+@pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
+def test_spark_columns_without_any_value_are_answered(spark: Any) -> None:
+    bare = spark.range(2).selectExpr(*(f"null as {name}" for name in NOTHING.columns))
+    assert_same(d22kit.volume(bare, by="platform"), d22kit.volume(NOTHING, by="platform"))
 
 
 def test_a_column_of_mixed_values_is_an_input_error() -> None:

@@ -297,6 +297,16 @@ def test_a_thousand_groups_and_one_giant_one() -> None:
     assert volume(frame, by="platform")["rows"].to_list() == [5000]
 
 
+@pytest.mark.parametrize("name", ["month", "day", "spread", "df", "unit", 'day of the "month"'])
+def test_a_joined_column_may_have_any_name_that_no_answer_has(name: str) -> None:
+    frame = rows(type=["OUTBOUND", "INBOUND"] * 3).with_columns(pl.Series(name, ["a", "b"] * 3))
+    plain = frame.rename({name: "team"})
+    for question in (volume, heatmap, share, delivery, engagement, time_to_last_update, backlog):
+        assert_frame_equal(question(frame, by=name).rename({name: "team"}), question(plain, by="team"))
+    expected = contact_hours(plain, REG_F, by="team")
+    assert_frame_equal(contact_hours(frame, REG_F, by=name).rename({name: "team"}), expected)
+
+
 def test_null_is_a_group_of_its_own() -> None:
     answer = volume(rows(platform=["EMAIL", None, None]), by="platform")
     assert answer.select("platform", "rows").rows() == [("EMAIL", 1), (None, 2)]
@@ -350,6 +360,16 @@ def test_heatmap_equals_sql(lender_frame: pl.DataFrame) -> None:
         0
     )
     assert answer["hours_observed"].sum() == pytest.approx((last - first) / timedelta(hours=1), abs=2)
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Asia/Kathmandu", "Australia/Lord_Howe"])
+def test_the_first_and_the_last_hour_count_whole(tz: str) -> None:
+    frame = rows(
+        created_at=[datetime(2026, 5, 1, hour, minute, tzinfo=UTC) for hour, minute in ((6, 10), (9, 50))]
+    )
+    observed = heatmap(frame, tz=tz).filter(pl.col("hours_observed") > 0)
+    assert set(observed["hours_observed"]) == {1.0}
+    assert observed.select(pl.col("rows").first(), last=pl.col("rows").last()).row(0) == (1, 1)
 
 
 def test_shares_of_a_period_sum_to_one(lender_frame: pl.DataFrame) -> None:
@@ -728,7 +748,10 @@ def test_one_row_and_rows_without_any_time_are_answered(
         ({"by": "rows"}, "no column"),
         ({"by": ("platform", "platform")}, "twice"),
         ({"by": "created_at"}, "time itself"),
+        ({"by": None}, "no column name"),
+        ({"by": pl.col("platform")}, "no column name"),
         ({"every": "weak"}, "'week'"),
+        ({"every": ["day"]}, "Known: 15min"),
         ({"every": None}, "Known: 15min"),
         ({"tz": "Asia/Dubay"}, "Asia/Dubai"),
         ({"tz": "Dubai"}, "Asia/Dubai"),

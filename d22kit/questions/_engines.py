@@ -39,6 +39,8 @@ def group_columns(frame: Frame, by: str | Iterable[str], taken: Iterable[str] = 
     InputError
         Where a column is not in the frame, is named twice, or has a name the answer needs.
     """
+    if not isinstance(by, Iterable):
+        raise InputError(f"by={by!r} is no column name. Give one, or a list of them, or leave it out.")
     names = [by] if isinstance(by, str) else list(by)
     known = _columns(frame)
     for name in names:
@@ -79,8 +81,7 @@ def open_rows(frame: Frame, columns: Iterable[str]) -> nw.LazyFrame[Any]:
             f"{', '.join(known) or 'no columns'}. A frame of d22kit.load() has them all; keep them when you select."
         )
     kind = _kind(frame)
-    if kind not in ("duckdb", "pyspark"):
-        frame = _polars(frame, kind, names)
+    frame = _ENGINES[kind](frame, names) if kind in _ENGINES else _polars(frame, kind, names)
     _check_types(nw.from_native(frame), names)
     if kind == "duckdb":
         rows = frame.project(", ".join(_duckdb_column(name) for name in names))
@@ -179,23 +180,63 @@ def _eager(frame: Frame, kind: str, names: list[str]) -> pl.DataFrame:
             f"A column among {', '.join(names)} cannot be read ({type(error).__name__}). Give each column one type."
         ) from None
     assert isinstance(rows, pl.DataFrame)
-    return rows
+    # pandas keeps a column without any value as objects, which read as text.
+    empty = [name for name in TIMES if name in names and rows[name].null_count() == rows.height]
+    return rows.with_columns(pl.lit(None).alias(name) for name in empty)
+
+
+def _duckdb(frame: Any, names: list[str]) -> Any:
+    """Select from a relation; a column without any value gets the type it should have."""
+    untyped = {name for name, held in zip(frame.columns, frame.types, strict=True) if held == '"NULL"'}
+    typed = [
+        f"{_duckdb_name(name)}::{_should_be(name)} AS {_duckdb_name(name)}"
+        if name in untyped
+        else _duckdb_name(name)
+        for name in names
+    ]
+    return frame.project(", ".join(typed))
+
+
+def _duckdb_name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _duckdb_column(name: str) -> str:
-    quoted = '"' + name.replace('"', '""') + '"'
+    quoted = _duckdb_name(name)
     return f"epoch_us({quoted}) AS {quoted}" if name in TIMES else quoted
+
+
+def _spark(frame: Any, names: list[str]) -> Any:
+    """Select from a Spark frame, as `_duckdb` does."""
+    from pyspark.sql import functions as F  # noqa: N812 - Spark's own idiom
+
+    untyped = {field.name for field in frame.schema if field.dataType.typeName() == "void"}
+    columns = {name: F.col(_spark_name(name)) for name in names}
+    return frame.select(
+        *(c.cast(_should_be(name)).alias(name) if name in untyped else c for name, c in columns.items())
+    )
+
+
+def _should_be(name: str) -> str:
+    return "timestamp" if name in TIMES else "string"
+
+
+def _spark_name(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
 
 
 def _spark_column(frame: Any, name: str) -> Any:
     from pyspark.sql import functions as F  # noqa: N812 - Spark's own idiom
 
-    quoted = "`" + name.replace("`", "``") + "`"
+    quoted = _spark_name(name)
     if name not in TIMES:
         return F.col(quoted)
     if frame.schema[name].dataType.typeName() == "timestamp_ntz":
         return F.expr(f"timestampdiff(MICROSECOND, TIMESTAMP_NTZ'1970-01-01', {quoted})").alias(name)
     return F.unix_micros(quoted).alias(name)
+
+
+_ENGINES = {"duckdb": _duckdb, "pyspark": _spark}
 
 
 def _cast(answer: pl.DataFrame, dtypes: dict[str, Any]) -> pl.DataFrame:

@@ -138,8 +138,8 @@ class Clock:
         InputError
             Where the period or the zone is unknown, or `tz` and the calendar's zone differ.
         """
-        if every not in EVERY:
-            near = difflib.get_close_matches(str(every), EVERY, n=1, cutoff=0.4)
+        if not isinstance(every, str) or every not in EVERY:
+            near = difflib.get_close_matches(every, EVERY, 1, 0.4) if isinstance(every, str) else ()
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InputError(f"every={every!r} is no period. Known: {', '.join(EVERY)}.{hint}")
         _check_zone(tz)

@@ -56,7 +56,8 @@ HOURS = (
     "earliest_local",
     "latest_local",
 )
-DAY_US = 86_400_000_000
+SPREAD, FREEDOM = "spread of days", "degrees of freedom"
+"""Names beside the groups' own, so that no group can have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +201,7 @@ def engagement(
         if groups
         else answer.join(spread, how="cross")
     )
-    lo, hi = ratio_interval(pl.col("inbound"), pl.col("delivered"), pl.col("spread"), pl.col("df"))
+    lo, hi = ratio_interval(pl.col("inbound"), pl.col("delivered"), pl.col(SPREAD), pl.col(FREEDOM))
     rates = {
         "inbound_per_100_delivered": ratio(pl.col("inbound"), pl.col("delivered")),
         "inbound_per_100_delivered_lo": lo,
@@ -306,18 +307,16 @@ def _spread(counts: pl.DataFrame, groups: list[str], clock: Clock) -> pl.DataFra
 
     Sorted throughout: engines return cells in any order, and sums of floats depend on it.
     """
-    day = pl.col("hour").dt.convert_time_zone(clock.zone).dt.date()
+    day = pl.col("hour").dt.convert_time_zone(clock.zone).dt.date().alias("local day")
+    month = pl.col("local day").dt.truncate("1mo").alias("local month")
     dated = counts.filter(pl.col("hour").is_not_null())
-    days = dated.group_by(*groups, day=day).agg(pl.col("inbound", "delivered").sum()).sort(*groups, "day")
-    month = pl.col("day").dt.truncate("1mo").alias("month")
+    days = dated.group_by(*groups, day).agg(pl.col("inbound", "delivered").sum()).sort(*groups, "local day")
     months = days.group_by(*groups, month, maintain_order=True).agg(
-        spread=dispersion(pl.col("inbound"), pl.col("delivered")),
-        df=((pl.col("delivered") > 0).sum().cast(pl.Int64) - 1).clip(0),
+        dispersion(pl.col("inbound"), pl.col("delivered")).alias(SPREAD),
+        ((pl.col("delivered") > 0).sum().cast(pl.Int64) - 1).clip(0).alias(FREEDOM),
     )
-    weighted = (
-        ratio((pl.col("spread") * pl.col("df")).sum(), pl.col("df").sum()).fill_null(1.0).alias("spread")
-    )
-    pooled = [weighted, pl.col("df").sum()]
+    weighted = ratio((pl.col(SPREAD) * pl.col(FREEDOM)).sum(), pl.col(FREEDOM).sum()).fill_null(1.0)
+    pooled = [weighted.alias(SPREAD), pl.col(FREEDOM).sum()]
     return months.group_by(groups, maintain_order=True).agg(pooled) if groups else months.select(pooled)
 
 

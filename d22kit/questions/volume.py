@@ -22,7 +22,7 @@ from d22kit.questions._cube import (
     small,
     tally,
 )
-from d22kit.questions.calendar import Calendar, Clock
+from d22kit.questions.calendar import HOUR_US, Calendar, Clock
 from d22kit.questions.roles import RoleMap, load_roles
 
 __all__ = ["heatmap", "share", "volume"]
@@ -222,6 +222,9 @@ def _week(cells: pl.Series, clock: Clock) -> pl.DataFrame:
     assert isinstance(last, datetime)
     clock.refuse_too_many(cells)
     step = timedelta(microseconds=clock.step)
+    if clock.step < HOUR_US:  # in quarter hours, too, the first and the last hour count whole
+        minutes = pl.Series([first, last]).dt.convert_time_zone(clock.zone).dt.minute()
+        first, last = first - timedelta(minutes=minutes[0]), last + timedelta(minutes=59 - minutes[1])
     span = pl.datetime_range(first, last, step, eager=True).to_frame("cell")
     seen = (
         _local(span, clock)
