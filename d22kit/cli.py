@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import logging
+import signal
 import sys
+import warnings
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -15,7 +19,7 @@ import d22kit
 from d22kit.errors import ConfigError, D22kitError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
-FAILED, USAGE, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
+FAILED, USAGE, DIFFERENT, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
 
 
 class _Commands(click.Group):
@@ -24,12 +28,22 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except D22kitError as error:
             _complain(error)
             context.exit(USAGE if isinstance(error, InputError | ConfigError) else FAILED)
         except KeyboardInterrupt as error:
             _complain(error, "Interrupted.")
             context.exit(INTERRUPTED)
+        except Exception as error:
+            if getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            logging.getLogger("d22kit").debug("unforeseen", exc_info=True)
+            _complain(
+                error, f"{type(error).__name__}: {error}. d22kit did not foresee this; please report it."
+            )
+            context.exit(FAILED)
 
 
 def _complain(error: BaseException, message: str | None = None) -> None:
@@ -57,20 +71,56 @@ def _bounds(what: str) -> Callable[[F], F]:
     return add
 
 
+def _rows(command: F) -> F:
+    kind = click.IntRange(min=0)
+    return click.option(
+        "--rows", type=kind, default=100_000, show_default=True, help="Rows of the simulated lender."
+    )(command)
+
+
 def _print(report: Any, as_json: bool) -> None:
     click.echo(json.dumps(dataclasses.asdict(report), default=_plain, indent=2) if as_json else str(report))
 
 
 def _plain(value: object) -> object:
-    return value.total_seconds() if isinstance(value, timedelta) else str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def _days(_: click.Context, __: click.Parameter, value: float) -> timedelta:
-    return timedelta(days=value)
+def _list(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return [part.strip() for part in value.split(",")] if value else None
 
 
-def _minutes(_: click.Context, __: click.Parameter, value: float) -> timedelta:
-    return timedelta(minutes=value)
+def _values(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:
+    chosen: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, words = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{value!r} has no '='; write COLUMN=VALUE.", param=parameter)
+        chosen.setdefault(name.strip(), []).extend(words.split(","))
+    return chosen
+
+
+def _time(unit: str) -> Callable[[click.Context, click.Parameter, float], timedelta]:
+    def read(_: click.Context, parameter: click.Parameter, value: float) -> timedelta:
+        try:
+            return timedelta(**{unit: value})
+        except (OverflowError, ValueError):
+            raise click.BadParameter(f"{value} {unit} is no length of time.", param=parameter) from None
+
+    return read
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"d22kit: {message}\n"
+
+
+def _end(*_: object) -> None:
+    # An exit, unlike the signal's default, cleans up.
+    sys.exit(TERMINATED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,11 +130,15 @@ def main() -> None:
 
     The service and the credentials come from the environment: D22KIT_ROOT (staging, production or an address)
     and D22KIT_LENDER, D22KIT_EMAIL, D22KIT_PASSWORD, or D22KIT_LENDER_ID, D22KIT_TOKEN.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a difference found (audit, verify), 130 interrupted.
     """
+    warnings.formatwarning = _warning
+    signal.signal(signal.SIGTERM, _end)
 
 
 @main.command()
-@click.option("--rows", default=100_000, show_default=True, help="Rows of the simulated lender.")
+@_rows
 @click.option(
     "--output", default="d22kit-demo", show_default=True, help="Directory for the store and the page."
 )
@@ -100,7 +154,11 @@ def demo(rows: int, output: str) -> None:
 @_bounds("updated_at")
 @click.option("--workers", default=4, show_default=True, help="Windows walked at once.")
 @click.option(
-    "--lookback", default=10.0, show_default=True, callback=_minutes, help="Minutes fetched again next time."
+    "--lookback",
+    default=10.0,
+    show_default=True,
+    callback=_time("minutes"),
+    help="Minutes fetched again next time.",
 )
 @click.option("--progress/--no-progress", default=None, help="Draw a progress bar.  [default: in a terminal]")
 @_json
@@ -135,16 +193,26 @@ def audit(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @_data
-def quarantine(data: str | None) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON array.  [default: a JSON object a line]"
+)
+def quarantine(as_json: bool, data: str | None) -> None:
     """List the rows that could not be stored, a JSON object each; they may hold personal data."""
-    for row in d22kit.quarantine(data).iter_rows(named=True):
-        click.echo(json.dumps(row, ensure_ascii=False))
+    rows = [json.dumps(row, ensure_ascii=False, default=_plain) for row in d22kit.quarantine(data).to_dicts()]
+    if as_json:
+        click.echo(f"[{', '.join(rows)}]")
+    elif rows:
+        click.echo("\n".join(rows))
 
 
 @main.command()
 @_data
 @click.option(
-    "--keep", default=30.0, show_default=True, callback=_days, help="Days that versions stay readable."
+    "--keep",
+    default=30.0,
+    show_default=True,
+    callback=_time("days"),
+    help="Days that versions stay readable.",
 )
 @_json
 def vacuum(as_json: bool, **options: Any) -> None:
@@ -157,21 +225,29 @@ def vacuum(as_json: bool, **options: Any) -> None:
 @_data
 @_bounds("the time in --on")
 @click.option("--on", default="created_at", show_default=True, help="created_at or updated_at.")
-@click.option("--where", multiple=True, metavar="COLUMN=VALUE[,VALUE]", help="Keep these values; repeatable.")
-@click.option("--columns", help="Columns to write, with commas between.  [default: all]")
+@click.option(
+    "--where",
+    multiple=True,
+    callback=_values,
+    metavar="COLUMN=VALUE[,VALUE]",
+    help="Keep rows with one of these values; may be given for several columns.",
+)
+@click.option("--columns", callback=_list, help="Columns to write, with commas between.  [default: all]")
 @click.option("--version", type=int, help="An earlier version of the store.")
 @click.option(
     "--classified/--no-classified", default=True, show_default=True, help="Add delivery state and cause."
 )
 @click.option("--masked/--no-masked", default=True, show_default=True, help="Hide personal data in texts.")
-@click.option("--partition-by", help="Write a directory of Parquet files by this column.")
+@click.option(
+    "--partition-by",
+    callback=_list,
+    help="Write a directory of Parquet files, split by these columns, with commas between.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @_json
-def extract(as_json: bool, where: tuple[str, ...], columns: str | None, **options: Any) -> None:
+def extract(as_json: bool, where: dict[str, list[str]], **options: Any) -> None:
     """Write rows to PATH for someone without d22kit: .parquet, .csv, .csv.gz, .arrow, .xlsx or a directory."""
-    chosen = {name: values.split(",") for name, _, values in (part.partition("=") for part in where)}
-    wanted = columns.split(",") if columns else None
-    _print(d22kit.extract(where=chosen or None, columns=wanted, **options), as_json)
+    _print(d22kit.extract(where=where or None, **options), as_json)
 
 
 @main.command()
@@ -192,16 +268,32 @@ def verify(as_json: bool, path: str) -> None:
 @click.option(
     "--tz", default="UTC", show_default=True, help="Time zone of days and weeks, for example Asia/Dubai."
 )
-def report(path: str, **options: Any) -> None:
+@_json
+def report(as_json: bool, path: str, **options: Any) -> None:
     """Write one HTML page with the answers and their charts to PATH; it needs no network to be read."""
-    click.echo(d22kit.report(path, **options))
+    made = d22kit.report(path, **options)
+    click.echo(json.dumps({"path": str(made)}) if as_json else made)
 
 
 @main.command()
-@click.option("--rows", default=100_000, show_default=True, help="Rows of the simulated lender.")
-@click.option("--seed", default=0, show_default=True, help="Another seed is another lender.")
-@click.option("--latency", default=0.0, show_default=True, help="Seconds that each page takes.")
-@click.option("--port", default=0, show_default=True, help="Port on 127.0.0.1; 0 is a free one.")
+@_rows
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed is another lender."
+)
+@click.option(
+    "--latency",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Seconds that each page takes.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    show_default=True,
+    help="Port on 127.0.0.1; 0 is a free one.",
+)
 def simulate(**options: Any) -> None:
     """Run the simulated service, and print the environment that points d22kit at it."""
     from d22kit.simulator import serve

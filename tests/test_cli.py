@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import signal
+import subprocess
+import sys
+from datetime import datetime
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+import d22kit
 from d22kit.cli import main
+from d22kit.commits import commit_rows
+from d22kit.frames import Quarantined
+from d22kit.schema import STORED
 from d22kit.simulator import Simulation, simulate
+from d22kit.store import State, Store
 
 
 def run(*words: str) -> Result:
@@ -62,10 +73,99 @@ def test_extract_verify_and_report(service: Simulation, tmp_path: Path) -> None:
     assert page.stat().st_size > 1_000
 
 
+def test_extract_takes_lists_with_commas_and_repeated_conditions(service: Simulation, tmp_path: Path) -> None:
+    run("sync", "--no-progress")
+    wide = [
+        "--where",
+        "platform=EMAIL",
+        "--where",
+        "platform=SMS, x",
+        "--columns",
+        "public_id, platform,type",
+    ]
+    made = json.loads(
+        run("extract", str(tmp_path / "hive"), *wide, "--partition-by", "platform,type", "--json").stdout
+    )
+    assert made["about"]["where"] == {"platform": ["EMAIL", "SMS", " x"]}
+    assert made["about"]["columns"] == ["public_id", "platform", "type"]
+    assert all(name.startswith("hive/platform=") and "/type=" in name for name in made["sha256"])
+    refused = run("extract", str(tmp_path / "x.csv"), "--where", "platform")
+    assert (refused.exit_code, "COLUMN=VALUE" in refused.output) == (2, True)
+
+
+def test_every_time_in_json_is_iso_8601(service: Simulation) -> None:
+    run("sync", "--no-progress")
+    watermark = json.loads(run("status", "--json").stdout)["watermark"]
+    assert datetime.fromisoformat(watermark).isoformat() == watermark
+
+
+def test_what_is_quarantined_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("D22KIT_DATA", str(tmp_path))
+    store = Store.create(tmp_path, "https://api.example.test lender acme")
+    bad = [Quarantined("no public_id", "request-1", f'{{"status": "مرحبا {number}"}}') for number in (1, 2)]
+    commit_rows(store, STORED.to_frame(), bad, State())
+    lines = [json.loads(line) for line in run("quarantine").stdout.splitlines()]
+    assert json.loads(run("quarantine", "--json").stdout) == lines
+    assert len(lines) == 2
+
+
+def test_every_command_has_its_help() -> None:
+    for name, command in main.commands.items():
+        shown = run(name, "--help")
+        assert shown.exit_code == 0
+        assert shown.output.startswith(f"Usage: main {name}")
+        parameters = inspect.signature(getattr(d22kit, name)).parameters if name != "demo" else {"rows": 0}
+        options = {option.name for option in command.params if isinstance(option, click.Option)}
+        assert options - {"as_json", "output", "help"} <= set(parameters)
+
+
+def test_a_defect_is_a_paragraph_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(data: str | None) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(d22kit, "status", broken)
+    result = run("status")
+    assert result.exit_code == 1
+    assert result.output.startswith("d22kit: ZeroDivisionError: by nothing.")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_cleans_up(
+    number: int, code: int, service: Simulation, tmp_path: Path
+) -> None:
+    run("sync", "--no-progress")
+    target = tmp_path / "shared" / "x.parquet"
+    target.parent.mkdir()
+    # Says when all is written but not yet in its place, and waits there.
+    code_of_process = (
+        "import signal, sys; from d22kit.extracts import places\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def publish(self, room): print('made', flush=True); sys.stdin.read()\n"
+        "places.Target.publish = publish\n"
+        "from d22kit.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code_of_process, "extract", str(target)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"made\n"
+        assert list(target.parent.iterdir())
+        process.send_signal(number)
+        assert process.wait(60) == code
+        assert b"Traceback" not in process.stderr.read()
+    assert not list(target.parent.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
         (["sync"], 2, "D22KIT_ROOT"),
+        (["vacuum", "--keep", "nan"], 2, "no length of time"),
+        (["sync", "--lookback", "1e300"], 2, "no length of time"),
+        (["simulate", "--port", "99999"], 2, "not in the range"),
         (["status", "--data", "nowhere"], 1, "There is no store at"),
         (["sync", "--nonsense"], 2, "No such option"),
         (["verify", "nothing.parquet"], 1, "nothing.parquet"),

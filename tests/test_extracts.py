@@ -661,6 +661,32 @@ def test_no_permission(data: str) -> None:
         extract("/sys/kernel/x.parquet", data)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+@pytest.mark.parametrize("form", ["x.parquet", "folder"])
+def test_what_a_killed_extract_leaves_no_one_sees_and_the_next_removes(
+    form: str, data: str, tmp_path: Path
+) -> None:
+    # Says when all is written but not yet in its place, and waits there.
+    code = (
+        "import sys; from d22kit.extracts import extract, places\n"
+        "def publish(self, room): print('made', flush=True); sys.stdin.read()\n"
+        "places.Target.publish = publish\n"
+        "extract(*sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / form), data]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"made\n"
+        [room] = tmp_path.iterdir()
+        extract(tmp_path / form, data)
+        assert room.exists(), "a living one's work is let be"
+        process.kill()
+    assert room.name.startswith(".")
+    assert verify(tmp_path / form).ok
+    extract(tmp_path / form, data, overwrite=True)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_failure_half_way_leaves_what_was_there(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

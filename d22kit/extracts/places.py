@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 from pyarrow.fs import FileSelector, FileType
 
 from d22kit.config import store_root
@@ -20,6 +22,7 @@ from d22kit.packages import Package, formats_known, storage, suffix
 __all__ = ["README", "SCHEMA", "Target", "strangers"]
 
 SCHEMA, README = ".schema.json", ".README.md"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ class Target:
         if not self._taken():
             return
         if not self.overwrite:
-            raise ExtractError(f"{self.place} is there already. Name another place, or say overwrite=True.")
+            raise ExtractError(
+                f"{self.place} is there already. Name another place, or say overwrite=True (--overwrite)."
+            )
         if self.folder and (foreign := strangers(self.place, Package.find(self.place))):
             raise ExtractError(
                 f"{self.place} holds {foreign[0]!r}, which is of no extract: it is not overwritten. Name another place."
@@ -103,10 +108,13 @@ class Target:
         """Give a directory to make the extract in; what is left in it is removed."""
         # Beside the target, so that moving it there is one rename.
         base = self._path.parent if self.local else Path(tempfile.gettempdir())
+        for left in base.glob(f".{glob.escape(self.name)}.{'[0-9a-f]' * 8}.tmp"):
+            _sweep(left)
         room = base / f".{self.name}.{uuid.uuid4().hex[:8]}.tmp"
-        room.mkdir()
+        room.mkdir(mode=0o700)
         try:
-            yield room
+            with filelock.FileLock(room / _LOCK):
+                yield room
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
@@ -116,7 +124,7 @@ class Target:
             self._upload(room)
             return
         fresh = not os.path.lexists(self.place)
-        beside = [path for path in sorted(room.iterdir()) if path.name != self.name]
+        beside = [path for path in sorted(room.iterdir()) if path.name not in (self.name, _LOCK)]
         try:
             for path in beside:
                 path.replace(self._path.with_name(path.name))
@@ -148,13 +156,24 @@ class Target:
     def _upload(self, room: Path) -> None:
         """Put objects, each of which appears when it is whole, and remove those of the extract before."""
         system, root = storage(self.place.rpartition("/")[0])
-        files = [path.relative_to(room).as_posix() for path in room.rglob("*") if path.is_file()]
+        found = (path.relative_to(room).as_posix() for path in room.rglob("*") if path.is_file())
+        files = [name for name in found if name != _LOCK]
         old = {f"{self.name}/{name}" for name in _objects(self.place)} if self.folder else set()
         for name in sorted(files, key=lambda name: (name.partition("/")[0] == self.name, name)):
             with (room / name).open("rb") as source, system.open_output_stream(f"{root}/{name}") as target:
                 shutil.copyfileobj(source, target, 8 << 20)
         for name in old - set(files):
             system.delete_file(f"{root}/{name}")
+
+
+def _sweep(room: Path) -> None:
+    """Remove the room of an extract whose process was killed; a living one holds the lock in it."""
+    try:
+        with filelock.FileLock(room / _LOCK, timeout=0):
+            pass
+    except (filelock.Timeout, OSError):
+        return
+    shutil.rmtree(room, ignore_errors=True)
 
 
 def strangers(place: str, package: Package | None) -> list[str]:
