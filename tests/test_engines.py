@@ -174,6 +174,10 @@ def spark() -> Iterator[Any]:
             "spark.ui.enabled": "false",
             "spark.scheduler.minRegisteredResourcesRatio": "1",  # wait for both executors
             "spark.sql.shuffle.partitions": "2",
+            "spark.sql.files.maxPartitionNum": "2",
+            "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",  # no task per file
+            "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
             "spark.sql.session.timeZone": "America/New_York",
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
