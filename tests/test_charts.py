@@ -244,8 +244,12 @@ def test_engagement_without_any_inbound_word_says_so() -> None:
     assert "No row was recognised as inbound" in said
 
 
-def test_importing_turns_nothing_on_and_enable_does() -> None:
-    assert alt.theme.active != "d22kit"
+def test_drawing_turns_nothing_on_and_enable_does() -> None:
+    alt.theme.enable("default")
+    alt.renderers.enable("default")
+    plain = charts.volume(d22kit.volume(lenders()["tiny"]))
+    assert plain.config is alt.Undefined
+    assert charts.theme.PAPER not in json.dumps(plain.to_dict()["config"])
     charts.enable()
     assert (alt.theme.active, alt.renderers.active) == ("d22kit", "d22kit")
     found = charts.volume(d22kit.volume(lenders()["tiny"])).to_dict()
@@ -284,3 +288,90 @@ def test_limits_count_what_is_drawn() -> None:
     drawn = alt.Chart(alt.InlineData(values=values)).mark_point().encode(x="x:Q")
     with pytest.raises(InputError, match="5,001 rows"):
         _marks.finish(drawn, _marks.heading("?"), "volume")
+
+
+def layers(drawn: dict[str, Any]) -> list[dict[str, Any]]:
+    """The single views of a specification."""
+    parts = [part for kind in ("layer", "concat", "hconcat", "vconcat") for part in drawn.get(kind, ())]
+    return [view for part in parts for view in layers(part)] or [drawn]
+
+
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_tooltip_formats_a_number_that_may_be_missing(who: str, name: str) -> None:
+    found = spec(who, name)
+    for view in layers(found):
+        rows = found["datasets"][view["data"]["name"]] if "data" in view else []
+        shown = [row for row in rows if all(field in row for field in view["encoding"].get("tooltip", ()))]
+        numbers = [line for line in view["encoding"].get("tooltip", ()) if line["type"] == "quantitative"]
+        drawn = view["encoding"].get("y", {}).get("field")
+        for line in numbers:
+            # A mark without a place is not drawn, so it tells nothing.
+            assert all(line["field"] in row or drawn not in row for row in rows), line
+        assert shown or not numbers or rows
+
+
+def test_a_missing_rate_is_told_as_a_dash() -> None:
+    said = {
+        step["as"]: step["calculate"]
+        for view in layers(spec("tiny", "delivery"))
+        for step in view.get("transform", ())
+        if step.get("as", "").endswith("_said")
+    }
+    assert said["v_said"] == "isValid(datum.v) ? format(datum.v, '.1%') : '–'"
+    assert set(said) == {f"{name}_said" for name in ("n", "v", "lo", "hi", "b", "f")}
+
+
+def test_intervals_lost_by_putting_periods_together_are_not_told() -> None:
+    told = {
+        line["title"]
+        for view in layers(spec("huge", "delivery"))
+        for line in view["encoding"].get("tooltip", ())
+    }
+    assert "delivered of attempted" in told
+
+
+def test_only_what_still_moves_has_a_hollow_dot() -> None:
+    rings = [
+        view
+        for view in layers(spec("simulator", "delivery_week"))
+        if view["mark"].get("shape") == "circle" and view["mark"]["fill"] == charts.theme.PAPER
+    ]
+    assert [[step["filter"] for step in view["transform"] if "filter" in step] for view in rings] == [
+        ["datum.s > 1 && datum.v >= 0.7"]
+    ]
+
+
+def test_a_long_daily_line_stands_behind_the_share_of_its_week() -> None:
+    answer = d22kit.delivery(lenders()["simulator"], by="platform", tz=ZONE)
+    sms = answer.filter(pl.col("platform") == "SMS")
+    drawn = data(charts.delivery(sms)).filter(pl.col("n").is_not_null())
+    week = sms.head(21).tail(7)
+    share = week["delivered"].sum() / week["attempted"].sum()
+    assert drawn.row(20, named=True)["r"] == pytest.approx(share, rel=1e-3)
+    assert drawn.filter(pl.col("s") > 1)["r"].is_null().all()
+
+
+def test_a_pooled_rest_that_would_flatten_the_groups_has_its_own_plot() -> None:
+    huge, simulated = spec("huge", "volume"), spec("simulator", "volume")
+    assert len(huge["vconcat"]) == 2
+    assert "vconcat" not in simulated
+
+
+def test_an_unfinished_period_does_not_look_like_a_fall() -> None:
+    for who, name in (("huge", "volume"), ("simulator", "volume")):
+        lines = [view for view in layers(spec(who, name)) if view["mark"]["type"] == "line"]
+        solid = [
+            view
+            for view in lines
+            if "strokeDash" not in view["mark"] and view["encoding"]["y"]["field"] == "v"
+        ]
+        for view in solid:
+            assert {"filter": "datum.s < 2"} in view["transform"]
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8, 40])
+def test_an_overview_of_three_years_fits_however_many_groups(groups: int) -> None:
+    rows = lenders()["huge"].filter(pl.col("platform").cast(pl.String).str.slice(-2).cast(pl.Int64) < groups)
+    found = charts.overview(rows, tz=ZONE).to_dict()
+    assert len(json.dumps(found).encode()) <= 300_000

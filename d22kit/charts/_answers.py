@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -193,6 +194,7 @@ def timeline(
     undated = frame.filter(pl.col("period_start").is_null())[size].sum()
     walls = dated.with_columns(*_walls(), _rank())
     named = pool(walls, groups, size, most=most)
+    most_rows = _lighter(most_rows, named.order)
     cells, drawn = _fitting(named.rows, every, most_rows // max(1, len(named.order)) - panel)
     room = most_rows // (cells["t"].n_unique() + panel) if cells.height else most
     if 1 < room < len(named.order):
@@ -206,6 +208,12 @@ def timeline(
     placed = rows.with_columns(_words(drawn)).with_columns(pl.col("t", "u").dt.timestamp("ms")).sort("g", "t")
     merged = drawn != every
     return Timeline(placed, named.order, named.title, drawn, zone, periods(dated), merged, notes)
+
+
+def _lighter(most_rows: int, labels: list[str]) -> int:
+    """Fewer rows fit where labels are long, or of letters that JSON spells in six."""
+    size = sum(len(json.dumps(label)) for label in labels) / len(labels)
+    return int(most_rows * min(1, 130 / (100 + size)))
 
 
 def _fitting(cells: pl.DataFrame, every: str, most_periods: int) -> tuple[pl.DataFrame, str]:

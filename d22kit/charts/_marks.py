@@ -176,7 +176,7 @@ def time_axis(
 
 def value_axis(field: str, title: str, *, step: float = 1, **scale: Any) -> alt.Y:
     """Return an axis of numbers, its unit above it; counts have no ticks between them."""
-    whole = {"labelExpr": "datum.value % 1 ? '' : datum.label"} if step == 1 else {}
+    whole: dict[str, Any] = {"labelExpr": "datum.value % 1 ? '' : datum.label"} if step == 1 else {}
     axis = _axis(title, ",.2~f", tickMinStep=step, **whole)
     return alt.Y(field=field, type="quantitative", axis=axis, scale=alt.Scale(**scale))
 

@@ -316,4 +316,4 @@ def _sentences(alarms: pl.DataFrame) -> list[str]:
         if len(said) > MOST_SENTENCES
         else []
     )
-    return [line for text in [*more, *said[-MOST_SENTENCES:]] for line in wrapped(text)]
+    return [line for text in [*more, *said[-MOST_SENTENCES:]] for line in wrapped(text, 120)]

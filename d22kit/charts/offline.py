@@ -29,9 +29,12 @@ window.d22kit.draw = function (element, spec, colours) {
   const options = {actions: false, renderer: "svg", ast: false};
   let text = JSON.stringify(spec);
   if (window.d22kit.dark()) for (const light in colours) text = text.split(light).join(colours[light]);
+  const shown = JSON.parse(text);
+  if (shown.concat && element.clientWidth < 480) shown.columns = 1;
   element.replaceChildren();
-  window.d22kit.embed(element, JSON.parse(text), options).then(function () {
+  window.d22kit.embed(element, shown, options).then(function () {
     const svg = element.querySelector("svg");
+    svg.style.setProperty("--least", svg.getAttribute("width") > 480 ? "36rem" : "0");
     svg.style.maxWidth = "100%";
     svg.style.height = "auto";
   }).catch(function (error) { element.textContent = String(error); });

@@ -91,18 +91,15 @@ def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.VCo
         rows = rows.with_columns(k=pl.col("g").replace_strict({g: k for k, g in enumerate(order)}))
     if bars:
         return finish(_bars(line, rows, hue, label or "direction"), head, "volume")
-    rest = pl.col("g").str.starts_with("other (") if line.title and _dwarfs(line) else pl.lit(False)
-    named, pooled = rows.filter(~rest), rows.filter(rest)
-    pick = legend_filter(line, "volume")
-    plots = [
-        _lines(line, part, hue, label or "direction", pick).properties(height=height)
-        for part, height in ((named, HEIGHT), (pooled, HEIGHT // 3))
-        if part.height
-    ]
-    plots[0] = plots[0].add_params(pick)
-    if len(plots) == 1:
-        return finish(plots[0], head, "volume")
-    apart: alt.VConcatChart = alt.vconcat(*plots, spacing=24)
+    pick, call = legend_filter(line, "volume"), label or "direction"
+    if not line.title or not _dwarfs(line):
+        return finish(_lines(line, rows, hue, call, pick), head, "volume")
+    rest = pl.col("g").str.starts_with("other (")
+    named = _lines(line, rows.filter(~rest), hue, call, pick)
+    pooled = _lines(line, rows.filter(rest), colour(order, symbol="none"), call, pick)
+    plots = alt.vconcat(named, pooled.properties(height=HEIGHT // 3), spacing=24)
+    # A legend that plots share does not take clicks.
+    apart: alt.VConcatChart = plots.resolve_scale(color="independent").resolve_legend(color="independent")
     return finish(apart, head, "volume")
 
 
@@ -157,6 +154,7 @@ def _bars(line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str) -> alt
 def _lines(
     line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str, pick: alt.Parameter
 ) -> alt.LayerChart:
+    """Lines per group. The layer that has the legend takes its clicks."""
     rows, smooth = _smoothed(_running(rows), line.every)
     base = (
         alt.Chart(data(rows, "t", "g", "v", "w", "s", *(["m"] if smooth else [])))
@@ -170,10 +168,12 @@ def _lines(
     )
     look: dict[str, Any] = {"strokeWidth": 1 if smooth else 2, "opacity": 0.35 if smooth else 1}
     daily = base.transform_filter("datum.s < 2").mark_line(**look)
+    if hue["legend"] is not None:
+        daily = daily.add_params(pick)
     dashed = base.transform_filter("datum.s > 0 && datum.s < 4").mark_line(strokeDash=[3, 3], **look)
     mean = [base.mark_line(strokeWidth=2.5).encode(y=alt.Y(field="m", type="quantitative"))] if smooth else []
     unfinished = [dashed] if rows["s"].is_in([1, 2, 3]).any() else []
-    return layered(*_tail(line), daily, *unfinished, *mean, width=WIDTH)
+    return layered(*_tail(line), daily, *unfinished, *mean, width=WIDTH, height=HEIGHT)
 
 
 def _running(rows: pl.DataFrame) -> pl.DataFrame:

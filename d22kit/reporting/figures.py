@@ -21,6 +21,8 @@ __all__ = ["Figure", "Headline", "headline"]
 BACK = {"day": 7}
 """A day is held against the same weekday before; any other period against the one before."""
 NONE = "–"
+BETTER = {"delivery_rate": 1, "bounce_rate": -1}
+"""Which way a rate gets better; of others nobody can tell."""
 
 RATES = (
     ("delivered of attempted", "delivery_rate", "delivered_of_attempted_share", "{:.1%}"),
@@ -31,7 +33,10 @@ RATES = (
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure: its value with its interval, how it changed, and whether such a change is usual."""
+    """A figure: its value with its interval, how it changed, and whether such a change is usual.
+
+    `unusual` is said of what to look at: not of fewer bounces or more deliveries than usual.
+    """
 
     label: str
     value: str
@@ -136,7 +141,8 @@ def _rate(
     usual = changed["usual_lo"] <= changed["difference"] <= changed["usual_hi"]
     band = f"{measure.change(changed['usual_lo'])} to {measure.change(changed['usual_hi'])}"
     judged = f"{'within' if usual else 'beyond'} its usual variation ({band})"
-    return Figure(label, form.format(value), detail, change, judged, not usual)
+    good = changed["difference"] * BETTER.get(metric, 0) > 0
+    return Figure(label, form.format(value), detail, change, judged, not usual and not good)
 
 
 def _changes(
