@@ -7,6 +7,7 @@ import getpass
 import gzip
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -801,6 +802,19 @@ def test_excel_extracts_are_for_people(data: str, tmp_path: Path) -> None:
     extract(tmp_path / "x.xlsx", data)
     with pytest.raises(ExtractError, match="for people"):
         open_extract(tmp_path / "x.xlsx")
+
+
+# The page
+
+
+def test_what_the_page_shows_runs(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parent.parent / "docs" / "extracts.md"
+    shutil.copytree(data, tmp_path / "tour")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"d22kit": d22kit, "pl": pl, "pd": pd, "duckdb": duckdb}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, names)
+    assert names["report"].ok
 
 
 # Size

@@ -1,0 +1,75 @@
+"""How large an extract is, and how long it takes against a bare `sink_parquet`.
+
+    python benchmarks/extracts.py --rows 1_000_000 --runs 5
+
+The bare ones, with Polars' own defaults: `memory` writes the extract's finished frame (classified, masked, sorted) from
+memory; `store` writes the store's rows as they are, `scan().sink_parquet()`. The extract reads the store, classifies,
+masks, counts and sums up as well. They take turns; compare the ratios, not the seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import polars as pl
+
+import d22kit
+from d22kit.commits import commit_rows
+from d22kit.schema import STORED, VERSION
+from d22kit.simulator import generate
+from d22kit.store import State, Store
+
+
+def fill(place: Path, rows: int) -> None:
+    """Keep a simulated lender's rows in a store."""
+    frame = generate(rows).cast(dict(STORED)).sort(VERSION)
+    commit_rows(Store.create(place, "https://api.example.test lender acme"), frame, [], State())
+
+
+def seconds(act: Callable[[], Any]) -> float:
+    """Return how long an act takes."""
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def compare(place: Path, rows: int, runs: int) -> None:
+    """Write all of them, turn by turn."""
+    store, mine, bare = place / "store", place / "extract.parquet", place / "bare.parquet"
+    fill(store, rows)
+    made = d22kit.extract(mine, store)
+    print(f"{made.rows:,} rows, {made.bytes / made.rows:.2f} bytes a row")
+    frame = pl.read_parquet(mine)
+    acts: dict[str, Callable[[], Any]] = {
+        "memory": lambda: frame.lazy().sink_parquet(bare),
+        "store": lambda: d22kit.scan(store).sink_parquet(bare),
+        "extract": lambda: d22kit.extract(mine, store, overwrite=True),
+    }
+    took: dict[str, list[float]] = {name: [] for name in acts}
+    for _ in range(runs):
+        for name, act in acts.items():
+            took[name].append(seconds(act))
+    middle = {name: median(times) for name, times in took.items()}
+    for name, value in middle.items():
+        ratio = median(one / other for one, other in zip(took["extract"], took[name], strict=True))
+        print(f"{name:<10} {value:7.2f} s   extract takes {ratio:.2f} times as long")
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=5)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        compare(Path(place), asked.rows, asked.runs)
+
+
+if __name__ == "__main__":
+    main()
