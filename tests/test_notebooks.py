@@ -111,9 +111,9 @@ def test_each_chart_is_followed_by_its_conclusion(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_page_it_points_to_is_there(name: str) -> None:
-    for cell in nbformat.read(_path(name), 4).cells:
-        for target in re.findall(r"\]\(([^):]+)\)", cell.source.replace("\n", " ")):
-            assert cell.cell_type == "code" or (_path(name).parent / target).exists(), target
+    told = [cell.source for cell in nbformat.read(_path(name), 4).cells if cell.cell_type == "markdown"]
+    for target in re.findall(r"\]\(([^):]+)\)", " ".join(told)):
+        assert (_path(name).parent / target).exists(), target
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -204,7 +204,7 @@ def test_the_delivery_finds_the_blocklisting(ran: Any, sql: Any) -> None:
     assert f"of the week's {bounced} bounces, say the same:** the recipient's side refuses" in book.said(
         "explain-words"
     )
-    assert "Bounced, block, sender_blocked" in book.said("explain")
+    assert re.search(r"^> Bounced.*sender_blocked.*network is on our block", book.said("explain"))
     assert re.fullmatch(r"- SMS failure rate \S+ on 11 February, [^\n]*", book.said("exercise"))
 
 
