@@ -141,6 +141,12 @@ NUMBERS = {
 }
 
 
+def test_a_number_of_two_meanings_lets_its_text_decide() -> None:
+    cases = [("SMS", "FAILED", "30019", text) for text in (None, "Content size exceeds carrier limit")]
+    cases += [("WHATSAPP", "failed", "131053", text) for text in ("Media upload error", "Media file too big")]
+    assert [row[1] for row in judged(*cases)] == ["content_rejected", "message_too_large"] * 2
+
+
 def test_numbers_of_providers() -> None:
     meant = [
         (kind, code, (category,)) for (kind, category), codes in NUMBERS.items() for code in codes.split()
