@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from d22kit.questions.delivery import delivery
 from d22kit.questions.engagement import engagement
 from d22kit.questions.volume import volume
 from d22kit.reporting import report
+from d22kit.reporting.unusual import watch
 from d22kit.simulator import ZONE, simulate
 from d22kit.syncing import sync
 
@@ -49,13 +51,17 @@ def run(rows: int = 100_000, output: str = "d22kit-demo") -> Path:
         _table(_last_months(delivery(frame, by="platform", every="month", tz=ZONE)), _DELIVERY)
         _heading("4. Does anyone answer?")
         _table(_last_months(engagement(frame, every="month", tz=ZONE)), _ENGAGEMENT)
-        _heading("5. A day later, a sync fetches only what is new")
+        _heading("5. Is anything unusual?")
+        _unusual(frame)
+        _heading("6. A day later, a sync fetches only what is new")
         service.tick(hours=24)
         click.echo(sync(service.endpoint, data))
     page = report(folder / "report.html", data, tz=ZONE)
-    _heading("6. The same as a page of charts")
+    _heading("7. The same as a page of charts")
     click.echo(f"Open {page.absolute()} in a browser.")
-    click.echo(_NEXT)
+    _heading("Three things to try next")
+    for what, *commands in _next(data):
+        click.echo("\n    ".join([f"  {what}", *commands]))
     return page
 
 
@@ -113,13 +119,34 @@ def _table(answer: pl.DataFrame, columns: list[pl.Expr]) -> None:
         tbl_hide_dataframe_shape=True,
         tbl_hide_column_data_types=True,
         tbl_formatting="UTF8_BORDERS_ONLY",
+        tbl_cell_numeric_alignment="RIGHT",
         thousands_separator=True,
     ):
         click.echo(answer.select(columns))
 
 
-_NEXT = """
-Three things to try next:
-  Look around in a notebook    pip install 'd22kit[notebooks]', then jupyter lab notebooks/01_first_look.ipynb
-  Use your own account         set D22KIT_ROOT, D22KIT_LENDER, D22KIT_EMAIL and D22KIT_PASSWORD, then d22kit sync
-  Share an extract             d22kit extract conversations.parquet --data d22kit-demo/data"""
+def _unusual(frame: pl.DataFrame) -> None:
+    """Say in words what left its usual band last."""
+    for episode in watch(frame, {"tz": ZONE, "calendar": None}).episodes[:4]:
+        label = f"{episode.label[0].upper()}{episode.label[1:]}: {', '.join(episode.groups)}"
+        click.echo(f"{episode.when:<15}  {label}, {episode.size}")
+
+
+def _next(data: Path) -> list[tuple[str, ...]]:
+    here = Path(sys.executable).parent
+    tools = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    return [
+        (
+            "Look around in notebooks, from a clone of the repository",
+            f"{tools / 'pip'} install -q -e '.[notebooks]'",
+            f"{tools / 'jupyter'} lab notebooks/01_first_look.ipynb",
+        ),
+        (
+            "Share an extract that opens without d22kit",
+            f"{tools / 'd22kit'} extract conversations.parquet --data {data}",
+        ),
+        (
+            "Use your own account, once D22KIT_ROOT, _LENDER, _EMAIL and _PASSWORD are set",
+            f"{tools / 'd22kit'} sync",
+        ),
+    ]

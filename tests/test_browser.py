@@ -147,7 +147,7 @@ def test_readers_can_point_click_and_zoom(gallery: str) -> None:
         assert window.said == []
 
 
-def test_a_click_on_the_legend_filters_both_plots_of_many_groups(tmp_path: Path) -> None:
+def test_a_click_on_the_legend_filters_the_lines_of_many_groups(tmp_path: Path) -> None:
     charts.enable()
     page_of_one = tmp_path / "page.html"
     figure = offline.figure(DRAWN["volume"](lenders()["huge"]).to_dict())

@@ -212,7 +212,7 @@ def timeline(
 
 def _lighter(most_rows: int, labels: list[str]) -> int:
     """Fewer rows fit where labels are long, or of letters that JSON spells in six."""
-    size = sum(len(json.dumps(label)) for label in labels) / len(labels)
+    size = sum(len(json.dumps(label)) for label in labels) / max(1, len(labels))
     return int(most_rows * min(1, 130 / (100 + size)))
 
 

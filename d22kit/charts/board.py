@@ -40,7 +40,7 @@ __all__ = ["overview"]
 WIDE, HALF = 880, 400
 NAMED = 6
 """Groups drawn by name: more lines in so little room cannot be told apart."""
-MOST_POINTS, MOST_SENTENCES = 700, 6
+MOST_POINTS, MOST_SENTENCES = 700, 2
 LENGTHS = {"day": (3, 31), "week": (37, 4.4)}
 """Months up to which a period is drawn, and how many of it a month has; beyond, months."""
 
@@ -279,16 +279,17 @@ def _why(answer: Any) -> alt.LayerChart | alt.Chart:
 
 
 def _words(answers: list[Any]) -> alt.Chart:
-    """The strongest alarms of all that is watched, a sentence each."""
-    frames = [opened(answer, "anomalies", ["text", "excess_rows"]) for answer in answers]
-    texts = pl.concat([frame.select("text", pl.col("excess_rows").abs()) for frame in frames])
-    lines = texts.drop_nulls("text").sort("excess_rows", "text", descending=[True, False])["text"].to_list()
-    said = [shown(text, 140) for text in lines[:MOST_SENTENCES]] or ["Nothing leaves its usual band."]
-    more = (
-        [f"… and {len(lines) - MOST_SENTENCES} more: see charts.anomalies"]
-        if len(lines) > MOST_SENTENCES
-        else []
-    )
+    """The strongest alarms of each measure that is watched, a sentence each: counts would crowd out rates."""
+    said, left = [], 0
+    for answer in answers:
+        found = opened(answer, "anomalies", ["text", "excess_rows"]).drop_nulls("text")
+        strongest = found.sort(pl.col("excess_rows").abs(), "text", descending=[True, False])[
+            "text"
+        ].to_list()
+        said += [shown(text, 140) for text in strongest[:MOST_SENTENCES]]
+        left += len(strongest[MOST_SENTENCES:])
+    said = said or ["Nothing leaves its usual band."]
+    more = [f"… and {left} more: see charts.anomalies"] if left else []
     values = [{"i": i, "text": text} for i, text in enumerate([*said, *more])]
     chart: alt.Chart = (
         alt.Chart(alt.InlineData(values=values))

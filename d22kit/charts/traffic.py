@@ -85,18 +85,19 @@ def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.VCo
     if not total:
         return empty(head)
     rows, order, label, colours = _series(line)
-    bars = line.periods <= MOST_BARS
-    hue = colour(order, label, colours=colours, symbol="square" if bars else "stroke")
-    if bars:
-        rows = rows.with_columns(k=pl.col("g").replace_strict({g: k for k, g in enumerate(order)}))
-    if bars:
-        return finish(_bars(line, rows, hue, label or "direction"), head, "volume")
-    pick, call = legend_filter(line, "volume"), label or "direction"
+    call, unit = label or "direction", f"rows per {line.every}"
+    if line.periods <= MOST_BARS:
+        hue = colour(order, label, colours=colours)
+        return finish(_bars(line, rows, hue, call), head, "volume")
+    pick = legend_filter(line, "volume")
     if not line.title or not _dwarfs(line):
-        return finish(_lines(line, rows, hue, call, pick), head, "volume")
-    rest = pl.col("g").str.starts_with("other (")
-    named = _lines(line, rows.filter(~rest), hue, call, pick)
-    pooled = _lines(line, rows.filter(rest), colour(order, symbol="none"), call, pick)
+        hue = colour(order, label, colours=colours, symbol="stroke")
+        return finish(_lines(line, rows, hue, call, unit, pick), head, "volume")
+    *groups, rest = order
+    hue = colour(groups, label, symbol="stroke")
+    named = _lines(line, rows.filter(pl.col("g") != rest), hue, call, unit, pick)
+    alone = colour([rest], symbol="none")
+    pooled = _lines(line, rows.filter(pl.col("g") == rest), alone, call, f"{unit}, {rest}")
     plots = alt.vconcat(named, pooled.properties(height=HEIGHT // 3), spacing=24)
     # A legend that plots share does not take clicks.
     apart: alt.VConcatChart = plots.resolve_scale(color="independent").resolve_legend(color="independent")
@@ -130,7 +131,8 @@ def _tips(line: Timeline, label: str) -> list[alt.Tooltip]:
 
 
 def _bars(line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str) -> alt.LayerChart:
-    rows = rows.with_columns(u=_gap())
+    rank = {g: k for k, g in enumerate(hue["scale"]["domain"])}
+    rows = rows.with_columns(u=_gap(), k=pl.col("g").replace_strict(rank))
     pick = legend_filter(line, "volume")
     bars = (
         alt.Chart(data(rows.filter(pl.col("v") > 0), "t", "u", "g", "k", "v", "w", "state"))
@@ -152,23 +154,24 @@ def _bars(line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str) -> alt
 
 
 def _lines(
-    line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str, pick: alt.Parameter
+    line: Timeline,
+    rows: pl.DataFrame,
+    hue: alt.Color,
+    label: str,
+    unit: str,
+    pick: alt.Parameter | None = None,
 ) -> alt.LayerChart:
     """Lines per group. The layer that has the legend takes its clicks."""
     rows, smooth = _smoothed(_running(rows), line.every)
-    base = (
-        alt.Chart(data(rows, "t", "g", "v", "w", "s", *(["m"] if smooth else [])))
-        .encode(
-            x=time_axis(line),
-            y=value_axis("v", f"rows per {line.every}"),
-            color=hue,
-            tooltip=_tips(line, label),
-        )
-        .transform_filter(pick)
+    source = data(rows, "t", "g", "v", "w", "s", *(["m"] if smooth else []))
+    base = alt.Chart(source).encode(
+        x=time_axis(line), y=value_axis("v", unit), color=hue, tooltip=_tips(line, label)
     )
+    if pick is not None:
+        base = base.transform_filter(pick)
     look: dict[str, Any] = {"strokeWidth": 1 if smooth else 2, "opacity": 0.35 if smooth else 1}
     daily = base.transform_filter("datum.s < 2").mark_line(**look)
-    if hue["legend"] is not None:
+    if pick is not None:
         daily = daily.add_params(pick)
     dashed = base.transform_filter("datum.s > 0 && datum.s < 4").mark_line(strokeDash=[3, 3], **look)
     mean = [base.mark_line(strokeWidth=2.5).encode(y=alt.Y(field="m", type="quantitative"))] if smooth else []
