@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 from types import TracebackType
@@ -142,7 +142,7 @@ class Service:
     @property
     def stats(self) -> Stats:
         """What the service cost so far."""
-        return Stats(**{**asdict(self._stats), "throttled_s": self._pace.throttled_s})
+        return replace(self._stats, throttled_s=self._pace.throttled_s)
 
     @property
     def lender_id(self) -> str:
