@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -333,6 +334,23 @@ def test_every_input_is_judged_within_the_vocabulary(cases: list[tuple[str | Non
 )
 def test_hostile_texts_are_judged(unit: str) -> None:
     assert bounced(unit * (100_000 // len(unit)))[0] == "bounced"
+
+
+def test_every_documented_case_is_judged_alike_however_it_is_written() -> None:
+    texts = [text for *_, text in CASES]
+    plain = judged(*(("EMAIL", "BOUNCED", None, text) for text in texts))
+    spellings: list[Callable[[str], str]] = [
+        str.upper,
+        str.swapcase,
+        lambda text: text.replace(" ", "\u00a0 "),
+        lambda text: text.replace(" ", "\\r\\n"),
+        lambda text: f'"{text}"',
+        lambda text: "smtp; " + text.replace(" ", "\r\n\t"),
+    ]
+    for spell in spellings:
+        told = judged(*(("EMAIL", "bounced ", None, spell(text)) for text in texts))
+        changed = [(text, a, b) for text, a, b in zip(texts, plain, told, strict=True) if a != b]
+        assert changed == []
 
 
 def test_lines_of_a_reply_are_joined() -> None:

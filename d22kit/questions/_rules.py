@@ -23,6 +23,7 @@ __all__ = [
     "phrases",
     "plain",
     "rules",
+    "squeezed",
     "word_table",
 ]
 
@@ -107,7 +108,7 @@ def phrases(section: str) -> tuple[Phrase, ...]:
 
 
 def _phrase(rule: dict[str, Any]) -> Phrase:
-    says = [re.sub(r"\{(\w+)\}", _set_of_words, phrase.strip()) for phrase in rule["says"]]
+    says = [re.sub(r"\{(\w+)\}", _set_of_words, phrase.strip()).replace("ı", "i") for phrase in rule["says"]]
     return Phrase(
         category=rule["category"],
         permanence=rule.get("permanence"),
@@ -140,9 +141,14 @@ def _compiled(phrase: str) -> str:
     return "".join(READY.get(part) or re.escape(part).replace(r"\ ", " ") for part in OPERATOR.split(phrase))
 
 
+def squeezed(text: pl.Expr) -> pl.Expr:
+    """Join the lines of texts, also those whose ends JSON has written out."""
+    return text.str.replace_all(r"(?:\s|\\[rnt])+", " ")
+
+
 def normal(text: pl.Expr) -> pl.Expr:
     """Bring texts to the form in which phrases are written: lower case, words, full stops, blanks around."""
-    text = text.str.to_lowercase().str.replace_all("ß", "ss", literal=True)
+    text = text.str.to_lowercase().str.replace_many(["ß", "ı", "i\u0307"], ["ss", "i", "i"])
     for pattern, replacement in TIDY:
         text = text.str.replace_all(pattern, replacement)
     return " " + text.str.strip_chars(" .") + " "
@@ -181,7 +187,7 @@ def _best(code: str, known: list[tuple[dict[str, Any], str]]) -> dict[str, Any] 
 def matched(case: pl.DataFrame, section: str, index: int) -> str:
     """Return the words of a case that a rule of phrases fitted; words that the rule does not name become `…`."""
     code, detail = (pl.col(name).fill_null("") for name in ("delivery_code", "delivery_error_detail"))
-    text = normal(detail.str.replace_all(r"\s+", " ") + " . " + code)
+    text = normal(squeezed(detail) + " . " + code)
     rule = phrases(section)[index]
     fitted = case.select(text.str.extract(f"({rule.pattern})")).item() or ""
     named = set(re.findall(r"[^\s()|.]+", " ".join(rule.says)))

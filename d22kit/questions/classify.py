@@ -24,6 +24,7 @@ from d22kit.questions._rules import (
     phrases,
     plain,
     rules,
+    squeezed,
     word_table,
 )
 
@@ -178,15 +179,15 @@ def find(cases: pl.DataFrame) -> pl.DataFrame:
 def _read() -> list[pl.Expr]:
     platform, status, code, detail = (pl.col(key).cast(pl.String).fill_null("") for key in KEYS)
     code = code.str.strip_chars().str.replace(r"^(\d+)\.0$", "${1}")
-    squeezed = detail.str.replace_all(r"\s+", " ").str.strip_chars().str.head(LIMIT)
+    text = squeezed(detail).str.strip_chars().str.head(LIMIT)
     worded = pl.when(code.str.contains(r"\p{L}")).then(" . " + code).otherwise(pl.lit(""))
     return [
         _kind(plain(platform)).alias("kind"),
         plain(status).alias("word"),
         code.str.to_lowercase().alias("code"),
-        squeezed.alias("detail"),
-        normal(squeezed + worded).alias("text"),
-        (squeezed != "").alias("told"),
+        text.alias("detail"),
+        normal(text + worded).alias("text"),
+        (text != "").alias("told"),
     ]
 
 
