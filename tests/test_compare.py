@@ -182,6 +182,26 @@ def test_many_quiet_groups_rarely_stand_out() -> None:
     assert answer["verdict"].str.contains("as one of so many groups").sum() + 2 >= outside
 
 
+def test_false_discoveries_stay_rare_over_many_reports() -> None:
+    """Nothing ever changes but by a wobble of a quarter; a short history makes its size itself uncertain."""
+    rng = random.Random(8)
+    alarmed = 0
+    for _ in range(40):
+        counts = [
+            (team, week, round(200 * rng.lognormvariate(0, 0.25))) for team in range(40) for week in range(9)
+        ]
+        frame = pl.DataFrame(counts, schema=["team", "week", "rows"], orient="row")
+        frame = frame.select("team", pl.lit(START) + pl.duration(weeks="week"), "rows")
+        frame = frame.select("team", pl.col("literal").repeat_by("rows").alias("created_at")).explode(
+            "created_at"
+        )
+        answer = compare(
+            frame.with_columns(updated_at=pl.lit(START + timedelta(weeks=9))), metric="volume", by="team"
+        )
+        alarmed += (answer["q"] < 0.05).any()
+    assert alarmed <= 6  # 2 are due; judged by the normal distribution, 30 were alarmed
+
+
 def test_mix_and_rate_effects_add_up_and_tell_apart() -> None:
     """Each team's rate stands still; the total rises because the worse team sends more."""
     answer = compare(

@@ -107,7 +107,7 @@ def compare(
 
     *Intervals.* Shares: Wilson; their difference: Newcombe. Counts and numbers per hundred: quasi-Poisson, its
     dispersion taken from the weekdays (in a day: the hours) of both periods. *Usual*: the median of the group's
-    earlier changes, plus or minus the larger of their robust spread (with Student's quantile) and chance. *Mix
+    earlier changes, plus or minus the larger of their robust spread (by Student's t) and chance. *Mix
     and rate*: E. Kitagawa, "Components of a difference between two rates", JASA 50 (1955).
 
     Examples
@@ -130,8 +130,10 @@ beyond its usual variation (−87 to +79)
     clock = Clock.of(every, tz, calendar)
     if not isinstance(periods_back, int) or periods_back < 1:
         raise InputError(f"periods_back={periods_back!r} must be a whole number, 1 or more.")
+    # A count may be cut at any hour; rates take whole periods, so whole days do.
     hourly: Cells = {"step": clock.step, "phase": 0}
-    counts, _, moment = cells(frame, measure, groups, spans=hourly, roles=roles)
+    spans = hourly if measure.kind == "count" or every not in APART else clock.cells
+    counts, _, moment = cells(frame, measure, groups, spans=spans, roles=roles)
     counts, names = _numbered(counts, groups)
     window = _window(counts["hour"], clock, measure, moment)
     starts = _starts(window, clock, range(HISTORY + periods_back + 1))
@@ -265,10 +267,13 @@ def _judge(pairs: pl.DataFrame, metric: Metric) -> pl.DataFrame:
     latest = latest.join(earlier, on=ID, how="left").pipe(_intervals, metric).pipe(_effects, metric)
     enough = pl.when(pl.col("seen") >= KNOWN, pl.col("difference").is_not_null())
     # A median absolute deviation is worth about half the degrees of freedom of a standard deviation.
-    sway = stats.student((pl.col("seen") - 1) / 2) * pl.col("sway") * pl.col("unit")
-    reach = enough.then(pl.max_horizontal(sway, stats.Z * _chance(metric).sqrt()))
+    freedom, sway = (pl.col("seen") - 1) / 2, pl.col("sway") * pl.col("unit")
+    chance = _chance(metric).sqrt()
+    reach = enough.then(pl.max_horizontal(stats.student(freedom) * sway, stats.Z * chance))
     middle = pl.col("centre") * pl.col("unit")
-    p = stats.two_sided_p((pl.col("difference") - middle) / reach * stats.Z)
+    off = pl.col("difference") - middle
+    swayed = stats.student_score(off / pl.when(sway > 0).then(sway), freedom).abs()
+    p = stats.two_sided_p(pl.min_horizontal(swayed, off.abs() / chance))
     return latest.with_columns(
         usual_lo=middle - reach,
         usual_hi=middle + reach,
