@@ -139,7 +139,7 @@ class _Finish:
 
     def __init__(self, chosen: Selection) -> None:
         self._chosen = chosen
-        self._known = self._read(STORED.to_frame().select(_READ))
+        self._known: pl.DataFrame | None = None
         self.reads_outcomes = chosen.classified or (chosen.masked and DETAIL in chosen.columns)
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -158,19 +158,23 @@ class _Finish:
 
     def learn(self, outcomes: pl.DataFrame) -> None:
         """Read distinct outcomes that are not known yet."""
-        self._known = pl.concat([self._known, self._read(outcomes)])
+        read = self._read(outcomes)
+        self._known = read if self._known is None else pl.concat([self._known, read])
 
     def _with_outcomes(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self._known is None:
+            self.learn(rows.select(_READ).unique())
         found = self._look_up(rows)
         if found[_SEEN].null_count():
             fresh = found.filter(pl.col(_SEEN).is_null()).select(_READ).unique()
-            if self._known.height + fresh.height > KNOWN:
-                self._known, fresh = self._known.clear(), rows.select(_READ).unique()
+            if self._known is not None and self._known.height + fresh.height > KNOWN:
+                self._known, fresh = None, rows.select(_READ).unique()
             self.learn(fresh)
             found = self._look_up(rows)
         return found
 
     def _look_up(self, rows: pl.DataFrame) -> pl.DataFrame:
+        assert self._known is not None
         return rows.join(self._known, on=_READ, how="left", nulls_equal=True, maintain_order="left")
 
     def _read(self, distinct: pl.DataFrame) -> pl.DataFrame:
