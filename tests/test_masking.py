@@ -92,6 +92,8 @@ def test_line_folding_hides_nothing_from_masking(text: str, secrets: list[str]) 
         "550 5.7.1 Unfortunately, messages were not sent because part of their network is on our block list (S3140).",
         "550 5.1.1 RESOLVER.ADR.RecipNotFound; not found",
         "EC_ABSENT_SUBSCRIBER",
+        "EC_DEST_ADDRESS_UNABLE_TO_RECEIVE_SMS",
+        "REJECTED_DESTINATION_NOT_REGISTERED",
         "error 131026: Message undeliverable",
         "listed by zen.spamhaus.org",
         "5.7.26 Unauthenticated email is not accepted due to the domain's DMARC policy",
@@ -192,6 +194,7 @@ uid={f},ou=people
 /o=ACME/ou=First/cn=Recipients/cn={f}{l}
 IMCEAEX-_O=ACME_CN={f}{l}@a.example
 Unknown local part {f}
+user_{f}_{l}
 RCPT TO: {f}
 RCPT TO:<{f}>
 /var/mail/{f}: quota exceeded
