@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -214,6 +215,22 @@ def test_spark_times_without_a_zone_are_utc(
         f"'yyyy-MM-dd HH:mm:ss.SSSSSS')) as {c}" for c in ("created_at", "updated_at"))
     )  # fmt: skip
     assert_same(QUESTIONS["volume"](bare), answers("volume"))
+
+
+@pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
+def test_spark_and_the_rest_of_the_page_on_scale(
+    spark: Any, store: Path, frame: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
+    shutil.copytree(store, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["spark"] is spark
+    assert_same(names["engagement"], d22kit.engagement(frame, tz="Asia/Dubai"))
+    assert_same(names["bounces"], d22kit.bounces(frame, by="platform"))
+    assert_same(names["heatmap"], d22kit.heatmap(frame, tz="Asia/Dubai"))
 
 
 def test_categories_come_back_as_they_came(frame: pl.DataFrame) -> None:
