@@ -34,7 +34,7 @@ __all__ = ["SyncReport", "sync"]
 
 log = logging.getLogger("d22kit")
 
-COMMIT_ROWS = 50_000
+COMMIT_ROWS = 25_000
 """Rows in a commit: enough for large files, few enough to hold in memory."""
 STAGE_PAGES = 10
 STAGE_SECONDS = 0.1

@@ -183,7 +183,7 @@ def test_pages_ahead_of_the_consumer_are_bounded() -> None:
         while seen != len(faulty.pages):
             seen = len(faulty.pages)
             time.sleep(0.05)
-        assert seen <= 2 * 3 + 8 + 1
+        assert seen <= 2 * 3 + 4 + 1
         assert len(ids(steps)) >= 1990
 
 
