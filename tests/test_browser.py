@@ -41,6 +41,8 @@ CELLS = (
     "import d22kit\nfrom d22kit.simulator import generate\nd22kit.charts.enable()",
     "generate(2000, seed=1).pipe(d22kit.volume, by='platform', tz='Asia/Dubai').pipe(d22kit.charts.volume)",
 )
+IDLE = "text=/[|] Idle/"
+SLOW = 180_000
 BARS = "g.mark-rect.role-mark path[fill^='#']"  # the hatched ground is a gradient
 INSIDE = """([figure, css]) => [...document.querySelectorAll(".d22kit-figure")[figure].querySelectorAll(css)]
     .map(element => element.outerHTML).join("")"""
@@ -176,6 +178,8 @@ def test_markup_from_the_data_is_text(gallery: str) -> None:
         said = page.locator(".d22kit-figure").nth(len(NAMES) + 1).locator("svg").text_content()
         assert "<script>alert(1)<" in said
         assert "<b>bold<" in said
+        names = page.locator(".d22kit-figure").nth(len(NAMES)).locator("g.role-legend-label text")
+        assert "undefined" not in names.all_text_contents()
         assert (
             page.evaluate("document.querySelectorAll('.d22kit-figure script, .d22kit-figure b').length") == 0
         )
@@ -256,11 +260,12 @@ def test_jupyterlab_draws_without_a_network(tmp_path: Path) -> None:
     with jupyterlab(tmp_path) as url, browser("Asia/Dubai") as window:
         page = window.page
         page.goto(f"{url}/lab/tree/charts.ipynb?reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=SLOW)
+        page.wait_for_selector(IDLE, timeout=SLOW)  # a cell sent earlier may be lost
         page.locator(".jp-Notebook .jp-CodeCell").first.click()
         for _ in CELLS:
             page.keyboard.press("Shift+Enter")
-        page.wait_for_selector(".d22kit-figure svg", timeout=60_000)
+        page.wait_for_selector(".d22kit-figure svg", timeout=SLOW)
         assert "How much do we communicate?" in page.locator(".d22kit-figure svg").text_content()
         assert window.abroad == []
         assert not [text for text in window.said if "d22kit" in text or "vega" in text.lower()]

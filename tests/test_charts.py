@@ -386,3 +386,10 @@ def test_the_picture_of_the_readme_is_there_and_light() -> None:
     picture = Path(__file__).parent.parent / "docs" / "overview.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "hasOwnProperty"])
+def test_names_that_every_javascript_object_has_are_not_given_to_vega(name: str) -> None:
+    rows = lenders()["tiny"].with_columns(platform=pl.lit(name))
+    drawn = data(charts.volume(d22kit.volume(rows, by="platform")))
+    assert set(drawn["g"].drop_nulls()) == {f"{name}\u2060"}

@@ -178,6 +178,20 @@ def test_it_can_be_read_without_seeing_it(page: str) -> None:
         assert attributes["scope"] in ("col", "row")
 
 
+def test_good_news_raises_no_alarm(page: str) -> None:
+    text = Page(page).text
+    marked = [
+        attributes for attributes in Page(page).all("div") if attributes.get("class") == "figure unusual"
+    ]
+    assert "beyond its usual variation" in text, "bounces fell by more than they usually do"
+    assert marked == []
+
+
+def test_a_chart_stays_with_its_heading_in_print(page: str) -> None:
+    assert ".whole, .figure, .episodes li, tr { break-inside: avoid; }" in page
+    assert page.count('<div class="whole">') == len(specs(page))
+
+
 def test_it_holds_no_row(store: Path, page: str) -> None:
     frame = d22kit.load(store)
     for key in frame["public_id"].sample(200, seed=1):

@@ -33,6 +33,12 @@ MOST_GROUPS = 10
 LONGEST = 36
 """Characters of a label; the rest of a longer one is cut."""
 
+INHERITED = {
+    "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",
+    "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf",
+}  # fmt: skip
+"""Names that each JavaScript object has: as a group they would stop Vega from drawing."""
+
 LENGTHS = {
     "15min": 900,
     "hour": 3_600,
@@ -131,6 +137,7 @@ def shown(value: Any, longest: int = LONGEST) -> str:
     )
     line = " ".join(plain.split()) or "(blank)"
     line = line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+    line += "\u2060" * (line in INHERITED)
     # Altair's own HTML template does not escape what ends a script: a word joiner keeps the look and the page.
     return line.replace("</", "<\u2060/").replace("<!", "<\u2060!")
 

@@ -23,8 +23,8 @@ PALETTE = (
 """For groups, the most frequent first. The first three are Okabe and Ito's (2008); each has a contrast of at
 least 3:1 on white (WCAG 2.2, 1.4.11), and any two stay apart under red-green colour blindness."""
 
-GREY = "#868C94"
-"""For the pooled rest, and for what no map knows."""
+GREY = "#686C72"
+"""For the pooled rest, and for what no map knows; apart from the palette under red-green colour blindness too."""
 
 ACCENT = PALETTE[1]
 """For what should be looked at."""
@@ -43,6 +43,7 @@ DARK = {
             strict=True,
         )
     ),
+    GREY: "#9CA0A6",
     RAMP[0]: "#1C2329",
     RAMP[1]: "#25516E",
     RAMP[3]: "#DDF1FF",

@@ -61,7 +61,7 @@ def headline(frame: pl.DataFrame, every: str, ask: dict[str, Any]) -> Headline:
     table = _table(frame, every, ask)
     settled = [i for i, row in enumerate(table) if row["period_state"] == "complete"]
     if not settled:
-        return Headline("all of the data; no period is complete yet", None, _figures(_whole(table)))
+        return Headline("All of the data; no period is complete yet", None, _figures(_whole(table)))
     place = settled[-1]
     now, back = table[place], place - BACK.get(every, 1)
     # The first period may have begun before the data did.
@@ -167,4 +167,5 @@ def _words(row: dict[str, Any]) -> str:
 
 
 def _signed(value: float, form: str) -> str:
-    return ("−" if value < 0 else "+") + format(abs(value), form)
+    size = format(abs(value), form)
+    return size if float(size) == 0 else ("−" if value < 0 else "+") + size
