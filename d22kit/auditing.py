@@ -243,8 +243,8 @@ class _Audit:
 
     def _walk_again(self, part: Sequence[Compared]) -> None:
         bounds = [(w.since, w.until) for w in part]
-        held = pl.concat([self.held.rows(*b) for b in bounds]).collect()
-        self.gone = pl.concat([self.gone, held])
+        # One by one: Polars would open the files of all windows at once.
+        self.gone = pl.concat([self.gone, *(self.held.rows(*b).collect() for b in bounds)])
         for batch in self._batches([window(b, i) for i, b in enumerate(bounds)], WORKERS):
             self._keep(batch)
         for b in bounds:
