@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
@@ -33,7 +33,7 @@ class Progress:
         self._bar: Any = None
         self._windows: dict[int, Window] = {}
         self._origin: datetime | None = None
-        self._rows = 0
+        self._rows = self._workers = 0
         self._begun = self._logged = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -48,8 +48,9 @@ class Progress:
             self._bar.refresh()
             self._bar.close()
 
-    def plan(self, windows: Sequence[Window]) -> None:
+    def plan(self, windows: Sequence[Window], workers: int) -> None:
         """Begin a pass over these windows."""
+        self._workers = workers
         self._windows = {window.id: window for window in windows}
         self._origin = min((window.since for window in windows if window.since), default=None)
         if self._shown and self._bar is None:
@@ -69,7 +70,7 @@ class Progress:
         facts = {
             "rows": f"{self._rows:,}",
             "rows/s": f"{self._rows / max(now - self._begun, 0.001):,.0f}",
-            "windows": sum(not window.done for window in self._windows.values()),
+            "workers": min(self._workers, sum(not window.done for window in self._windows.values())),
             "retries": retries,
         }
         if self._bar is not None:
@@ -79,11 +80,13 @@ class Progress:
         if now - self._logged > LOG_SECONDS:
             self._logged = now
             told = ", ".join(f"{label} {value}" for label, value in facts.items())
-            log.info("sync: %.1f%% of the time range, %s", share * 100, told)
+            left = timedelta(seconds=round((now - self._begun) * (1 - share) / share)) if share else "unknown"
+            log.info("sync: %.1f%% of the time range, %s, time left %s", share * 100, told, left)
 
     def notice(self, text: str) -> None:
         """Show something the user should know now, such as a wait for a service that is gone."""
-        log.warning("%s", text)
+        # A warning reaches the terminal by itself; beside a bar it would be told twice.
+        log.log(logging.WARNING if self._bar is None else logging.INFO, "%s", text)
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -189,7 +190,8 @@ def sync(
             store = Store.open(root)
             before = store.table.version()
             run = _Run(store, service, bar, cancelled, workers, lookback)
-            run.to_the_end(*bounds)
+            with run.committer:
+                run.to_the_end(*bounds)
         return SyncReport(
             data=root,
             service=owner,
@@ -229,6 +231,8 @@ class _Run:
     staged: list[Batch] = field(default_factory=list)
     staged_at: float = 0.0
     beyond: bool = False
+    committer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    committing: Future[Counts] | None = None
 
     def __post_init__(self) -> None:
         self.state = self.store.state()
@@ -238,6 +242,7 @@ class _Run:
     def to_the_end(self, since: datetime | None, until: datetime | None) -> None:
         """Walk passes until one met everything: a row that changed during a walk is met by the next."""
         self._commit()
+        self._settle()
         start, workers = since, self.workers
         for _ in range(MOST_PASSES):
             began = self.service.now() - min(self.lookback, OVERLAP)
@@ -273,7 +278,7 @@ class _Run:
         whole = len(plan) == 1 and plan[0].cursor is None
         self.beyond = False
         self.planned = {window.id: window for window in plan}
-        self.bar.plan(plan)
+        self.bar.plan(plan, workers)
         with self._kept_whatever_happens():
             for step in walk(self.service, plan, workers=workers, newest=newest, cancelled=self.cancelled):
                 whole = whole and (workers == 1 or len(step.windows) == 1)
@@ -297,6 +302,7 @@ class _Run:
             if not isinstance(error, StoreError):  # which left its rows in the staging files
                 self._stage()
                 self._commit()
+                self._settle()
             error.add_note(
                 f"{number(self.counts.fetched)} rows of this sync are kept in {self.store.root}; "
                 "the same sync goes on from there."
@@ -304,6 +310,7 @@ class _Run:
             raise
         self._stage()
         self._commit()
+        self._settle()
 
     def _receive(self, page: Parsed) -> None:
         self.fresh.append(page)
@@ -327,15 +334,25 @@ class _Run:
         self.fresh, self.planned, self.moved = [], {}, {}
 
     def _commit(self) -> None:
-        """Make what is staged one version."""
-        if not self.staged:
-            return
-        state = reduce(_after, self.staged, self.state)
-        rows = pl.concat([batch.rows for batch in self.staged])
-        quarantined = [row for batch in self.staged for row in batch.quarantined]
-        self.counts += commit_rows(self.store, rows, quarantined, state)
-        self.state, self.staged = state, []
+        """Make what is staged one version, while the walk goes on; one at a time."""
+        self._settle()
+        if self.staged:
+            self.state = reduce(_after, self.staged, self.state)
+            self.committing = self.committer.submit(self._make_version, self.staged, self.state)
+            self.staged = []
+
+    def _settle(self) -> None:
+        """Wait for the version under way."""
+        if self.committing is not None:
+            self.counts += self.committing.result()
+            self.committing = None
+
+    def _make_version(self, batches: list[Batch], state: State) -> Counts:
+        rows = pl.concat([batch.rows for batch in batches])
+        quarantined = [row for batch in batches for row in batch.quarantined]
+        counts = commit_rows(self.store, rows, quarantined, state)
         self.staging.clear(state.staged)
+        return counts
 
 
 def _after(state: State, batch: Batch) -> State:
