@@ -30,7 +30,8 @@ ZONE = "Asia/Dubai"
 RULE = HoursRule.us_regulation_f(zone=ZONE)
 WEIRD = (
     None, "", "   ", "قناة الرسائل النصية القصيرة", "📱 WhatsApp 🇦🇪", "x" * 200, "x" * 199 + "y",
-    "<script>alert(1)</script>", "<b>bold</b> & \"quoted\" 'text'", "a.b:c[d]\\", "datum['g']", "__proto__", "constructor",
+    "<script>alert(1)</script>", "<b>bold</b> & \"quoted\" 'text'", "a.b:c[d]\\", "datum['g']", "__proto__",
+    "constructor",
     "EMAIL\r\nSMS\x00\x1b[31m", "NONE", "\u202egnisrever", "{{ jinja }} ${x} `y` %s {0}",
 )  # fmt: skip
 
