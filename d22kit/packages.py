@@ -52,7 +52,9 @@ FORMATS = {
 
 TYPES = {**FRAME, **dict.fromkeys(OUTCOMES, pl.Categorical()), PARTITION: pl.Date()}
 
-FORMULA = "(?:[\\s\\x00-\\x1f\u200b\ufeff]*[=+\\-@＝＋－＠]|[\\t\\r\\n])"
+_UNSEEN = "\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+
+FORMULA = f"(?:[{_UNSEEN}]*[=+\\-@＝＋－＠﹦﹢﹣﹫]|[\\t\\r\\n])"
 """How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind the unseen."""
 
 

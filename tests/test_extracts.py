@@ -429,6 +429,15 @@ def test_the_guard_against_formulas_is_reversible(text: str) -> None:
     assert guarded.select(shown(pl.col("text"))).item() == text
 
 
+@pytest.mark.parametrize(
+    "unseen", ["", " ", "\u3000", "\xa0", "\t", "\n", "\x00", "\x85", "\xad", "\u200e", "\ufeff"]
+)
+@pytest.mark.parametrize("sign", "=+-@＝＋－＠﹦﹢﹣﹫")
+def test_a_formula_is_guarded_behind_what_no_one_sees(unseen: str, sign: str) -> None:
+    text = pl.DataFrame({"text": [f"{unseen * 3}{sign}HYPERLINK(1)"]})
+    assert text.select(hidden(pl.col("text"))).item() == f"'{unseen * 3}{sign}HYPERLINK(1)"
+
+
 def test_excel_holds_text_as_text(data: str, tmp_path: Path) -> None:
     pytest.importorskip("xlsxwriter")
     extract(tmp_path / "x.xlsx", data)
