@@ -393,3 +393,17 @@ def test_names_that_every_javascript_object_has_are_not_given_to_vega(name: str)
     rows = lenders()["tiny"].with_columns(platform=pl.lit(name))
     drawn = data(charts.volume(d22kit.volume(rows, by="platform")))
     assert set(drawn["g"].drop_nulls()) == {f"{name}\u2060"}
+
+
+def test_a_week_of_hours_has_no_weekly_mean_to_speak_of() -> None:
+    week = lenders()["simulator"].filter(pl.col("created_at") >= datetime(2026, 6, 4, tzinfo=UTC))
+    for answer, draw in (
+        (d22kit.volume(week, every="hour"), charts.volume),
+        (d22kit.delivery(week, every="hour"), charts.delivery),
+    ):
+        assert not any("Thick lines" in text for text in texts(draw(answer).to_dict()))
+
+
+def test_quarters_are_called_quarters() -> None:
+    answer = d22kit.volume(lenders()["huge"], every="quarter", tz=ZONE)
+    assert any("'Q%q'" in text for text in texts(charts.volume(answer).to_dict()))

@@ -160,7 +160,7 @@ def pool(
     notes = []
     if rest > 0:
         labels = labels[:most] + [f"other ({rest})"] * rest
-        notes = [f"The {rest} smallest groups are pooled as other."]
+        notes = [f"The {f'{rest} smallest groups are' if rest > 1 else 'smallest group is'} pooled as other."]
     named = sizes.select(*groups, g=pl.Series(labels, dtype=pl.String))
     rows = frame.join(named, on=list(groups), how="left", nulls_equal=True, maintain_order="left")
     return Groups(rows, list(dict.fromkeys(labels)), " · ".join(map(shown, groups)), notes)

@@ -12,7 +12,16 @@ from d22kit.charts import theme
 from d22kit.charts._answers import Timeline
 from d22kit.charts._marks import WIDTH, data, edges, time_axis, tip
 
-__all__ = ["MOST_DOTS", "WEEK", "columns_of", "line_with_band", "open_tail", "panel_width", "settling"]
+__all__ = [
+    "MOST_DOTS",
+    "WEEK",
+    "columns_of",
+    "line_with_band",
+    "open_tail",
+    "panel_width",
+    "settling",
+    "smoothed",
+]
 
 MOST_DOTS = 100
 """Periods on a line whose points are marked; a longer line is thinner, and its panel wider."""
@@ -66,6 +75,11 @@ def line_with_band(
         (_telling(strips, [tip for tip in tips if tip["field"] in there]), True),
     ]
     return [mark for mark, drawn in marks if drawn]
+
+
+def smoothed(line: Timeline) -> bool:
+    """Whether a line is long enough to be read by the week, and holds weeks enough."""
+    return line.periods > max(MOST_DOTS, 3 * WEEK.get(line.every, line.periods))
 
 
 def _stroke(base: alt.Chart) -> alt.Chart:

@@ -280,6 +280,8 @@ def _label(days: float, every: str) -> str:
         near, far, turn = "%H:%M", "%-d %b %Y", "utchours(datum.value) == 0"
     elif days <= 120 and every not in ("month", "quarter", "year"):
         near, far, turn = "%-d %b", "%Y", "utcmonth(datum.value) == 0 && utcdate(datum.value) < 8"
+    elif every == "quarter":
+        near, far, turn = "Q%q", "%Y", "utcmonth(datum.value) < 3"
     elif every == "year":
         return "utcFormat(datum.value, '%Y')"
     else:

@@ -87,7 +87,7 @@ def engagement(answer: Any, *, title: str | None = None) -> alt.ConcatChart | al
 def _room(rows: pl.DataFrame) -> float:
     """How far up the axis goes: room for the lines, and for most bands, unless few rows blow these up."""
     top = highest(rows["v"], 1)
-    return max(1.15 * top, min(2 * top, float(rows["hi"].cast(pl.Float64).quantile(0.9) or 0)))
+    return max(1.15 * top, min(1.5 * top, float(rows["hi"].cast(pl.Float64).quantile(0.75) or 0)))
 
 
 def _answers(line: Timeline, rows: pl.DataFrame, group: str, top: float, columns: int) -> alt.LayerChart:

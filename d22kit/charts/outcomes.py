@@ -11,7 +11,7 @@ import polars as pl
 
 from d22kit.charts import theme
 from d22kit.charts._answers import Timeline, groups_of, highest, opened, pool, shown, timeline
-from d22kit.charts._lines import MOST_DOTS, WEEK, columns_of, line_with_band, open_tail, panel_width, settling
+from d22kit.charts._lines import WEEK, columns_of, line_with_band, open_tail, panel_width, settling, smoothed
 from d22kit.charts._marks import (
     WIDTH,
     caption,
@@ -85,7 +85,7 @@ def delivery(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.
         f"Delivered of attempted, per {line.every} of creation · {line.zone} · {line.range} · {total:,} attempts",
         "" if line.merged else "The band around a line is its 95% interval.",
         STILL if (line.rows["state"] != "complete").any() else "",
-        LONG.format(line.every) if _long(line) else "",
+        LONG.format(line.every) if smoothed(line) else "",
         line.notes,
     )
     if not total:
@@ -119,7 +119,7 @@ def _arrival(
     told = ("t", "u", "v", "m", "lo", "hi", "w", "s", "n", "b", "f")
     rows = settling(rows.rename({"attempted": "n", "bounced": "b", "failed": "f"}))
     rows = rows.with_columns(m=pl.when(pl.col("s") > 0).then("m"), r=_weekly(line.every))
-    source = data(rows, *told, *(["r"] if _long(line) else []))
+    source = data(rows, *told, *(["r"] if smoothed(line) else []))
     y = partial(percent_axis, title="delivered of attempted", domain=domain)
     kinds = set(rows["s"])
     rate = line_with_band(line, source, kinds, y, tips, labels=False, lowest=domain[0])
@@ -145,10 +145,6 @@ def _arrival(
     top = layered(*open_tail(line), *([still] if max(kinds) > 0 else []), *rate, width=width, height=150)
     below = bars.properties(width=width, height=46)
     return alt.vconcat(top, below, spacing=22).properties(title=caption(group, *_totals(sums, rows)))
-
-
-def _long(line: Timeline) -> bool:
-    return line.every in WEEK and line.periods > MOST_DOTS
 
 
 def _weekly(every: str) -> pl.Expr:

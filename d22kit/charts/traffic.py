@@ -10,7 +10,7 @@ import polars as pl
 
 from d22kit.charts import theme
 from d22kit.charts._answers import Timeline, opened, timeline
-from d22kit.charts._lines import WEEK, open_tail, settling
+from d22kit.charts._lines import WEEK, open_tail, settling, smoothed
 from d22kit.charts._marks import (
     HEIGHT,
     WIDTH,
@@ -78,7 +78,7 @@ def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.VCo
         title or "How much do we communicate?",
         f"Rows created per {line.every} in {line.zone} · {line.range} · {total:,} rows",
         f"Thin lines: each {line.every}. Thick lines: the mean of the week up to it."
-        if line.periods > MOST_BARS and line.every in WEEK
+        if smoothed(line)
         else "",
         line.notes,
     )
@@ -162,7 +162,9 @@ def _lines(
     pick: alt.Parameter | None = None,
 ) -> alt.LayerChart:
     """Lines per group. The layer that has the legend takes its clicks."""
-    rows, smooth = _smoothed(_running(rows), line.every)
+    rows, smooth = _running(rows), smoothed(line)
+    if smooth:
+        rows = rows.with_columns(m=_mean(WEEK[line.every]))
     source = data(rows, "t", "g", "v", "w", "s", *(["m"] if smooth else []))
     base = alt.Chart(source).encode(
         x=time_axis(line), y=value_axis("v", unit), color=hue, tooltip=_tips(line, label)
@@ -199,13 +201,11 @@ def _tail(line: Timeline, *, lift: int = 0) -> list[alt.Chart]:
     return open_tail(line, text="unfinished", lift=lift) if running else []
 
 
-def _smoothed(rows: pl.DataFrame, every: str) -> tuple[pl.DataFrame, bool]:
-    """Add the mean of the week up to each period; an unfinished one has none."""
-    if every not in WEEK:
-        return rows, False
+def _mean(size: int) -> pl.Expr:
+    """The mean of the week up to each period; an unfinished one has none."""
     settled = pl.when(pl.col("state") != "partial").then("v")
-    mean = settled.rolling_mean(WEEK[every], min_samples=WEEK[every]).over("g", order_by="t")
-    return rows.with_columns(m=pl.when(pl.col("state") != "partial").then(mean)), True
+    mean = settled.rolling_mean(size, min_samples=size).over("g", order_by="t")
+    return pl.when(pl.col("state") != "partial").then(mean)
 
 
 def share(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Chart:
