@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import polars as pl
 
-from d22kit.errors import InputError, StoreNotFoundError
+from d22kit.config import store_root
+from d22kit.errors import ExtractError, InputError, StoreError, StoreNotFoundError
 from d22kit.packages import open_extract
 from d22kit.schema import CREATED, FRAME, PARTITION, STORED, VERSION, VOCABULARY
 from d22kit.store import Store
@@ -169,17 +170,30 @@ def load(
     if backend not in ("polars", "pandas", "pyarrow"):
         raise InputError(f"backend={backend!r} is unknown; give 'polars', 'pandas' or 'pyarrow'.")
     lazy = scan(data, since=since, until=until, on=on, version=version, as_of=as_of)
-    frame = _select(lazy, columns).collect()
+    try:
+        frame = _select(lazy, columns).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(data, error) from error
     if backend == "pandas":
         return _pandas(frame)
     return frame.to_arrow() if backend == "pyarrow" else frame
+
+
+def _unreadable(data: str | os.PathLike[str] | None, error: Exception) -> StoreError | ExtractError:
+    # What comes after the bracket are values of rows.
+    place, reason = store_root(data), str(error).partition("\n")[0].partition(": [")[0]
+    if Store.exists(data):
+        return StoreError(f"The store at {place} cannot be read: {reason}.")
+    return ExtractError(f"The extract {place} is damaged: {reason}. Check it with 'd22kit verify'.")
 
 
 def _of_extract(
     rows: pl.LazyFrame, start: datetime | None, end: datetime | None, on: TimeColumn, *, dated: bool
 ) -> pl.LazyFrame:
     if dated:
-        raise InputError("An extract holds one version; leave version and as_of out. d22kit.verify() names it.")
+        raise InputError(
+            "An extract holds one version; leave version and as_of out. d22kit.verify() names it."
+        )
     if start is None and end is None:
         return rows
     if on not in (known := rows.collect_schema().names()):

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Annotated, Any, Literal, cast
 
+import msgspec
 import polars as pl
 
 from d22kit.config import store_root
@@ -56,6 +57,45 @@ _UNSEEN = "\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e
 
 FORMULA = f"(?:[{_UNSEEN}]*[=+\\-@＝＋－＠﹦﹢﹣﹫]|[\\t\\r\\n])"
 """How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind the unseen."""
+
+
+_Text = str | None
+
+
+class _File(msgspec.Struct):
+    path: str
+    hash: str
+    format: Literal["parquet", "csv", "arrow", "xlsx"]
+    bytes: int
+    row_count: int
+
+
+class _Field(msgspec.Struct):
+    name: str
+
+
+class _About(msgspec.Struct):
+    service: str
+    lender: str
+    version: int
+    committed_at: str
+    complete_up_to: _Text
+    since: _Text
+    until: _Text
+    on: str
+    where: Any
+    columns: Annotated[list[str], msgspec.Meta(min_length=1)]
+    masked: list[str]
+    unmasked: list[str]
+    rows: int
+    partition_by: list[_Field] = []
+
+
+class _Described(msgspec.Struct):
+    """What d22kit needs of a data package; a description is read by others too, and may hold more."""
+
+    d22kit: _About
+    resources: Annotated[list[_File], msgspec.Meta(min_length=1)]
 
 
 def hidden(text: pl.Expr) -> pl.Expr:
@@ -150,14 +190,32 @@ def open_extract(path: str | os.PathLike[str]) -> pl.LazyFrame | None:
             f"{place} is an Excel extract, which is for people to read. Write a Parquet one from the same version "
             "to work with."
         )
+    if package is not None:
+        _check_sizes(package)
     try:
         if package is not None and package.folder:
-            return _typed(package.scan()).select(package.about["columns"])
-        return _typed(SCANS[FORMATS[ending]]([place]), text=FORMATS[ending] == "csv")
+            rows = _typed(package.scan()).select(package.about["columns"])
+        else:
+            rows = _typed(SCANS[FORMATS[ending]]([place]), text=FORMATS[ending] == "csv")
+        rows.collect_schema()
     except (OSError, KeyError, pl.exceptions.PolarsError) as error:
         raise ExtractError(
             f"The extract {place} cannot be opened: {error}. Check it with 'd22kit verify'."
         ) from error
+    return rows
+
+
+def _check_sizes(package: Package) -> None:
+    """Refuse an extract of which a part was lost; half a CSV file reads as well as a whole one."""
+    if "://" in package.place:
+        return
+    for file, part in package.files.items():
+        size = Path(file).stat().st_size if Path(file).exists() else 0
+        if size != part["bytes"]:
+            raise ExtractError(
+                f"The extract {package.place} is damaged: {file} has {size:,} bytes and had {part['bytes']:,} when it "
+                "was written. Ask for it again."
+            )
 
 
 def suffix(place: str) -> str:
@@ -223,16 +281,17 @@ def _parse(name: str, content: bytes) -> dict[str, Any] | None:
         descriptor: dict[str, Any] = json.loads(content)
         if "d22kit" not in descriptor:
             return None
-        layout = descriptor["d22kit"]["layout"]
-        complete = all({"path", "hash", "bytes"} <= part.keys() for part in descriptor["resources"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        complete, layout = False, LAYOUT
+        layout = msgspec.convert(descriptor["d22kit"]["layout"], int)
+        if layout <= LAYOUT:
+            msgspec.convert(descriptor, _Described)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExtractError(
+            f"{name} is damaged: it is no data package any more ({error}). Ask for the extract again."
+        ) from error
     if layout > LAYOUT:
         raise ExtractError(
             f"{name} has layout {layout}; this d22kit knows up to {LAYOUT}. Upgrade it: pip install -U d22kit."
         )
-    if not complete:
-        raise ExtractError(f"{name} is damaged: it is no data package any more. Ask for the extract again.")
     return descriptor
 
 

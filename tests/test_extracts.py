@@ -774,6 +774,43 @@ def test_damage_is_found(kind: str, says: str, data: str, tmp_path: Path) -> Non
     assert says in report._repr_html_()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_damaged_extract_is_not_loaded(form: str, data: str, tmp_path: Path) -> None:
+    place = Path(extract(f"{tmp_path}/{form}", data).path)
+    file = next(place.rglob("*.parquet")) if place.is_dir() else place
+    content = file.read_bytes()
+    for damaged in (content[:-1], b"", content[: len(content) // 2] + bytes([255] * 2_000), None):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        with pytest.raises(ExtractError, match="damaged"):
+            d22kit.load(place)
+        assert not verify(place).ok
+    file.write_bytes(bytes([255]) * len(content))
+    with pytest.raises(ExtractError, match="d22kit verify"):
+        d22kit.load(place)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "folder"])
+@pytest.mark.parametrize("value", [None, "x", 5, -1.5, [], [{}], {}])
+def test_a_damaged_description_is_no_riddle(name: str, value: Any, data: str, tmp_path: Path) -> None:
+    place = tmp_path / name
+    extract(place, data, version=1, partition_by="platform" if name == "folder" else None)
+    described = Path(f"{place}{DESCRIPTOR}")
+    good = json.loads(described.read_text(encoding="utf-8"))
+    refused = 0
+    for where in (good, good["d22kit"], good["resources"][0]):
+        for key in list(where):
+            kept = where[key]
+            where[key] = value
+            described.write_text(json.dumps(good), encoding="utf-8")
+            where[key] = kept
+            try:
+                str(verify(place))
+                d22kit.load(place, columns=KEY)
+            except ExtractError:
+                refused += 1
+    assert refused >= 10
+
+
 def test_a_renamed_extract_is_still_one(data: str, tmp_path: Path) -> None:
     for form, name in (("x.csv", "y.csv"), ("folder", "other")):
         extract(tmp_path / form, data)

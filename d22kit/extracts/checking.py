@@ -49,7 +49,7 @@ def _miscounted(package: Package) -> Iterator[str]:
         rows = _rows(file, part["format"])
         total += part["row_count"]
         if rows not in (None, part["row_count"]):
-            yield f"{file} holds {number(rows or 0)} rows, and its description says {number(part['rows'])}."
+            yield f"{file} holds {number(rows or 0)} rows, and its description says {number(part['row_count'])}."
     if total != package.about["rows"]:
         yield f"The files have {number(total)} rows, and the description says {number(package.about['rows'])}."
 
