@@ -103,6 +103,12 @@ POLARS: dict[str, Callable[[pl.DataFrame], Any]] = {
         rows.filter(pl.col("type") == "OUTBOUND", pl.col("operation") == "SEND", STATE.is_in(FAILED))
         .group_by("platform", STATE, "delivery_code", "delivery_error_detail")
         .agg(pl.len(), pl.col("updated_at").min().alias("first"), pl.col("updated_at").max().alias("last"))
+        .join(
+            rows.filter(pl.col("type") == "OUTBOUND", pl.col("operation") == "SEND")
+            .group_by("platform")
+            .agg(attempts=pl.len()),
+            on="platform",
+        )
     ),
 }
 
@@ -127,8 +133,10 @@ SQL = {
     "backlog": f"""select platform, upper(delivery_status) s, count(*), min(created_at),
         datediff('day', created_at, (select max(updated_at) from rows)) a
         from rows where {SENDS} and s in ('SENT', 'DEFERRED') group by all""",
-    "bounces": f"""select platform, upper(delivery_status) s, delivery_code, delivery_error_detail, count(*),
-        min(updated_at), max(updated_at) from rows where {SENDS} and s in {FAILED} group by all""",
+    "bounces": f"""with attempts as (select platform, count(*) attempts from rows where {SENDS} group by all)
+        select * from (select platform, upper(delivery_status) s, delivery_code, delivery_error_detail, count(*) n,
+        min(updated_at), max(updated_at) from rows where {SENDS} and s in {FAILED} group by all)
+        join attempts using (platform)""",
 }
 
 
@@ -189,13 +197,17 @@ PANDAS: dict[str, Callable[[pd.DataFrame], Any]] = {
         "platform",
         "delivery_status",
     )["created_at"].agg(["size", "min"]),
-    "bounces": lambda rows: _group(
-        (sent := _sends(rows))[sent["delivery_status"].str.upper().isin(FAILED)],
-        "platform",
-        "delivery_status",
-        "delivery_code",
-        "delivery_error_detail",
-    )["updated_at"].agg(["size", "min", "max"]),
+    "bounces": lambda rows: (
+        _group(
+            (sent := _sends(rows))[sent["delivery_status"].str.upper().isin(FAILED)],
+            "platform",
+            "delivery_status",
+            "delivery_code",
+            "delivery_error_detail",
+        )["updated_at"]
+        .agg(["size", "min", "max"])
+        .join(_group(sent, "platform").size().rename("attempts"))
+    ),
 }
 
 
