@@ -38,7 +38,7 @@ log = logging.getLogger("d22kit")
 COMMIT_ROWS = 25_000
 """Rows in a commit: enough for large files, few enough to hold in memory."""
 STAGE_PAGES = 10
-STAGE_SECONDS = 0.1
+STAGE_SECONDS = 0.02
 """Pages, or seconds of them, that a kill may cost."""
 AHEAD = timedelta(minutes=5)
 """How far past the server's now an open end is taken to lie; what is found beyond it gets another pass."""
