@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +28,9 @@ ORDER = (VERSION, KEY)
 
 BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
+
+AHEAD = 3
+"""Batches that may wait to be written: a row group takes two at once."""
 
 KNOWN = 50_000
 """Distinct outcomes that are kept at hand from batch to batch."""
@@ -126,12 +130,15 @@ def batches(store: Store, chosen: Selection) -> Iterator[pl.DataFrame]:
 
 
 def ahead(items: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Give the items of an iterator; the next one is made while one is used."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = maker.submit(next, items, None)
+    """Give the items of an iterator; the next ones are made while one is used."""
+    maker = ThreadPoolExecutor(1)
+    try:
+        coming = deque(maker.submit(next, items, None) for _ in range(AHEAD))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(maker.submit(next, items, None))
             yield item
+    finally:
+        maker.shutdown(cancel_futures=True)
 
 
 class _Finish:
