@@ -17,10 +17,11 @@ from d22kit.commits import commit_rows, remove_keys
 from d22kit.config import Endpoint
 from d22kit.display import Facts, number
 from d22kit.endpoint import Service
-from d22kit.errors import InputError
+from d22kit.errors import InputError, StoreError
 from d22kit.frames import Parsed, newest, parse
 from d22kit.pages import walk
 from d22kit.schema import KEY, STORED, VERSION
+from d22kit.snapshots import LAST_AUDIT
 from d22kit.state import NEVER
 from d22kit.store import Store
 from d22kit.syncing import COMMIT_ROWS
@@ -191,7 +192,18 @@ def audit(
                 run = _Audit(Store.open(data), service, cancelled)
                 run.compare(*bounds)
                 run.repair(everything=repair == "all", max_deletes=max_deletes)
-        return run.report(time.monotonic() - begun)
+        report = run.report(time.monotonic() - begun)
+        if bounds == (None, None):
+            _remember(store, report, service.now())
+        return report
+
+
+def _remember(store: Store, report: AuditReport, when: datetime) -> None:
+    """Note when the whole store was last compared, and what came of it; a place that takes no note is no fault."""
+    try:
+        store.note(LAST_AUDIT, {"at": iso(when), "equal": report.equal})
+    except StoreError as error:
+        log.warning("The audit is done, but not noted in the store: %s", error)
 
 
 @dataclass

@@ -17,9 +17,21 @@ from d22kit.errors import InputError, StoreError
 from d22kit.schema import KEY, NAMES, STORED, VERSION
 from d22kit.state import describe
 from d22kit.store import Store, plain
-from d22kit.times import iso
+from d22kit.times import instant, iso
 
-__all__ = ["StoreStatus", "VacuumReport", "changes", "quarantine", "status", "vacuum", "versions"]
+__all__ = [
+    "LAST_AUDIT",
+    "StoreStatus",
+    "VacuumReport",
+    "changes",
+    "quarantine",
+    "status",
+    "vacuum",
+    "versions",
+]
+
+LAST_AUDIT = "last-audit.json"
+"""Beside the table: when the whole store was last compared with the service."""
 
 _VERSIONS = pl.Schema(
     {
@@ -52,6 +64,9 @@ class StoreStatus(Facts):
         Windows that an interrupted sync left; the next one goes on with them.
     quarantined
         Rows set apart because they could not be stored.
+    audited, audited_equal
+        When all of it was last compared with the service (UTC, the service's clock), and whether both were equal
+        afterwards; None where it never was.
     """
 
     data: str
@@ -63,6 +78,8 @@ class StoreStatus(Facts):
     watermark: datetime | None
     unfinished: int
     quarantined: int
+    audited: datetime | None = None
+    audited_equal: bool | None = None
 
     title = "Store"
 
@@ -75,9 +92,18 @@ class StoreStatus(Facts):
         yield "on disk", f"{self.bytes / 1e6:,.1f} MB in {number(self.files)} files"
         yield "complete up to", iso(self.watermark) if self.watermark else "not yet complete"
         yield "quarantined", number(self.quarantined)
+        yield "last audit", self.last_audit(iso(self.audited) if self.audited else "")
+
+    def last_audit(self, when: str) -> str:
+        """Say what the last audit of the whole store found, with its time as the reader writes it."""
+        if self.audited is None:
+            return "never"
+        return f"{when}, {'equal to the service' if self.audited_equal else 'not equal to the service'}"
 
     def advice(self) -> Iterator[str]:
         """Say what to look at, if anything."""
+        if self.audited_equal is False:
+            yield "The last audit found a difference: run 'd22kit audit --repair missing'."
         if self.unfinished:
             yield "A sync was interrupted; run 'd22kit sync' to go on."
         if self.quarantined:
@@ -117,7 +143,7 @@ def status(data: str | os.PathLike[str] | None = None) -> StoreStatus:
         Where there is no store of d22kit's.
     """
     store = Store.open(data)
-    files, state = store.files(), store.state()
+    files, state, audit = store.files(), store.state(), store.noted(LAST_AUDIT)
     return StoreStatus(
         data=store.root,
         owner=store.owner,
@@ -128,6 +154,8 @@ def status(data: str | os.PathLike[str] | None = None) -> StoreStatus:
         watermark=state.watermark,
         unfinished=len(state.windows),
         quarantined=quarantine(data).height,
+        audited=instant(audit.get("at")),
+        audited_equal=audit.get("equal"),
     )
 
 

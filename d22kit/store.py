@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import filelock
 import polars as pl
@@ -274,6 +276,38 @@ class Store:
     def place(self, *parts: str) -> str:
         """Return the path or URL of a part of the store."""
         return "/".join((self.root, *parts))
+
+    def note(self, name: str, value: dict[str, Any]) -> None:
+        """Keep a few facts beside the table, as a JSON file that is there whole or not at all.
+
+        Raises
+        ------
+        StoreError
+            Where the place refuses.
+        """
+        content = json.dumps(value).encode()
+        try:
+            if self.local:
+                part = Path(self.root, f".{name}.{os.getpid()}")
+                write_durably(part, content)
+                part.replace(Path(self.root, name))
+            else:
+                with self._beside().open_output_stream(name, buffer_size=len(content)) as target:
+                    target.write(content)
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{name} could not be written under {self.root}: {error}.") from error
+
+    def noted(self, name: str) -> dict[str, Any]:
+        """Return what was noted, or nothing where it never was or cannot be read."""
+        try:
+            with self._beside().open_input_stream(name) as source:
+                found = json.loads(source.read())
+        except (DeltaError, OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _beside(self) -> PyFileSystem:
+        return PyFileSystem(DeltaStorageHandler(self.root))
 
     def _make_durable(self) -> None:
         # delta-rs puts the log entry in its place by an atomic rename and leaves the flush to the system.

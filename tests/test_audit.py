@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -64,15 +65,31 @@ def settled(service: Simulation) -> pl.DataFrame:
     return service.truth().filter(pl.col(VERSION) < service.now - timedelta(days=1))
 
 
-def test_an_equal_store_is_equal_and_the_audit_writes_nothing(lender: Simulation, tmp_path: Path) -> None:
+def test_an_equal_store_is_equal_and_the_audit_makes_no_version(lender: Simulation, tmp_path: Path) -> None:
     before = d22kit.status(tmp_path)
+    assert (before.audited, before.audited_equal) == (None, None)
     for repair in (None, "missing", "all"):
         report = d22kit.audit(lender.endpoint, tmp_path, repair=repair)
         assert report.equal
         assert (report.missing, report.surplus, report.changed, report.fetched, report.removed) == (0,) * 5
         assert report.at_service == report.in_store > 600
         assert report.until == before.watermark
-    assert d22kit.status(tmp_path) == before
+    after = d22kit.status(tmp_path)
+    assert after.audited_equal
+    assert after.audited is not None
+    assert abs(after.audited - lender.now) < timedelta(minutes=5)
+    assert replace(after, audited=None, audited_equal=None) == before
+
+
+def test_only_an_audit_of_everything_counts_as_the_last(lender: Simulation, tmp_path: Path) -> None:
+    lose(tmp_path, settled(lender)[KEY].head(3))
+    d22kit.audit(lender.endpoint, tmp_path, until=d22kit.status(tmp_path).watermark)
+    assert "last audit      never" in str(d22kit.status(tmp_path))
+    assert not d22kit.audit(lender.endpoint, tmp_path).equal
+    assert d22kit.status(tmp_path).audited_equal is False
+    assert "run 'd22kit audit --repair missing'" in str(d22kit.status(tmp_path))
+    Path(tmp_path, "last-audit.json").write_text("cut")
+    assert d22kit.status(tmp_path).audited is None
 
 
 def test_missing_rows_are_found_on_their_day_and_fetched(lender: Simulation, tmp_path: Path) -> None:

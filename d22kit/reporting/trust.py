@@ -37,13 +37,12 @@ def trust(frame: pl.DataFrame, store: StoreStatus, data: str | os.PathLike[str] 
     """Return what the page says of its data."""
     history = versions(data).filter(pl.col("version") <= store.version)
     synced = history.filter(pl.col("act") == "sync")["committed_at"].max()
-    audited = history.filter(pl.col("act").str.contains("audit"))["committed_at"].max()
     newest = frame[VERSION].max()
     facts = [
         ("newest change in these rows", _moment(newest, zone)),
         ("complete up to", _moment(store.watermark, zone, "not yet: the first sync is not done")),
         ("last sync that stored anything", _moment(synced, zone)),
-        ("last repair by an audit", _moment(audited, zone, "none recorded")),
+        ("last audit against the service", store.last_audit(_moment(store.audited, zone))),
         ("version of the store", str(store.version)),
         ("rows in the store", f"{store.rows:,}"),
         ("rows in this report", f"{frame.height:,}"),
