@@ -144,7 +144,7 @@ def test_causes_come_with_what_to_do_and_data_with_its_freshness(store: Path, pa
         assert action in text
     state = d22kit.status(store)
     assert f"from version {state.version} of the store" in text
-    for fact in ("complete up to", "set apart", "parts of a sync still to do", "last audit against the service"):
+    for fact in ("complete up to", "set apart", "parts of a sync still to do", "last audit"):
         assert fact in text
 
 
