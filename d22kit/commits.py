@@ -12,9 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
-from pyarrow.fs import PyFileSystem
 
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined, latest_wins
@@ -27,7 +25,6 @@ __all__ = ["commit_rows", "remove_keys"]
 
 SMALL = 25_000
 """Rows under which a file is merged when its partition is written to; larger ones are left alone."""
-BUFFER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +175,7 @@ def _put(store: Store, name: str, rows: pl.DataFrame) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.getbuffer())
         else:
-            # Without a buffer of its own Arrow hands over its memory in a form that delta-rs refuses.
-            place = PyFileSystem(DeltaStorageHandler(store.root))
-            with place.open_output_stream(name, buffer_size=BUFFER) as target:
-                target.write(content.getbuffer())
+            store.upload(name, content.getbuffer())
     except OSError as error:
         raise StoreError(
             f"A file could not be written under {store.root}: {error.strerror or error}. The store is as its "

@@ -25,7 +25,8 @@ __all__ = ["Batch", "Staging"]
 class Batch:
     """Pages fetched together: their rows in the order of arrival, and where their windows stand after them.
 
-    The claim and the floor are those of the plan they belong to, as in `State`.
+    The claim and the floor are those of the plan they belong to, as in `State`. Once it is staged a batch only
+    knows how many rows it has, and `Staging.rows` reads them: what waits for a commit takes no memory.
     """
 
     rows: pl.DataFrame
@@ -34,6 +35,7 @@ class Batch:
     claim: datetime | None = None
     floor: datetime | None = NEVER
     number: int = 0
+    height: int = 0
 
 
 class Staging:
@@ -55,7 +57,7 @@ class Staging:
                 path.unlink()
 
     def put(self, batch: Batch) -> Batch:
-        """Make a batch durable, and return it with its number.
+        """Make a batch durable, and return it with its number and height.
 
         Raises
         ------
@@ -64,7 +66,7 @@ class Staging:
         """
         self._number += 1
         if self._folder is not None:
-            path = self._folder / f"{self._number:09}.arrow"
+            path = _path(self._folder, self._number)
             part = path.with_suffix(".part")
             try:
                 write_durably(part, _serialise(batch))
@@ -76,12 +78,16 @@ class Staging:
                     f"Fetched pages could not be written to {self._folder}: {error.strerror or error}. What was "
                     "fetched before is kept; make room or mend the permission, and sync again."
                 ) from error
-        return replace(batch, number=self._number)
+        return _staged(replace(batch, number=self._number), keep=self._folder is None)
+
+    def rows(self, batch: Batch) -> pl.DataFrame:
+        """Return the rows of a staged batch."""
+        return batch.rows if self._folder is None else _deserialise(_path(self._folder, batch.number)).rows
 
     def left_over(self) -> list[Batch]:
         """Return the batches a killed sync left, in the order of their arrival."""
         paths = self._files()
-        batches = [_deserialise(path) for path in paths]
+        batches = [_staged(_deserialise(path), keep=False) for path in paths]
         self._number = batches[-1].number if batches else self._number
         return batches
 
@@ -95,6 +101,14 @@ class Staging:
         if self._folder is None or not self._folder.is_dir():
             return []
         return sorted(path for path in self._folder.iterdir() if path.suffix in (".arrow", ".part"))
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:09}.arrow"
+
+
+def _staged(batch: Batch, *, keep: bool) -> Batch:
+    return replace(batch, rows=batch.rows if keep else batch.rows.clear(), height=batch.rows.height)
 
 
 def _serialise(batch: Batch) -> memoryview:

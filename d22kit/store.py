@@ -11,16 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
-from pyarrow.fs import FileType, PyFileSystem
 
 from d22kit.config import store_root
 from d22kit.errors import (
@@ -34,6 +32,9 @@ from d22kit.errors import (
 from d22kit.schema import FORMAT, KEY, PARTITION, STORED
 from d22kit.state import Counts, State, describe, metadata
 from d22kit.times import TimeLike, instant, iso
+
+if TYPE_CHECKING:
+    from pyarrow.fs import PyFileSystem
 
 __all__ = ["Store", "plain", "sync_path", "sync_paths", "write_durably"]
 
@@ -270,8 +271,8 @@ class Store:
     def _has(self, files: pl.DataFrame) -> Iterator[bool]:
         if self.local:
             return map(os.path.exists, files["path"])
-        place = PyFileSystem(DeltaStorageHandler(_table_uri(self.root)))
-        return (place.get_file_info(name).type == FileType.File for name in files["name"])
+        place = self._remote()
+        return (place.get_file_info(f"conversations/{name}").is_file for name in files["name"])
 
     def place(self, *parts: str) -> str:
         """Return the path or URL of a part of the store."""
@@ -292,21 +293,29 @@ class Store:
                 write_durably(part, content)
                 part.replace(Path(self.root, name))
             else:
-                with self._beside().open_output_stream(name, buffer_size=len(content)) as target:
-                    target.write(content)
+                self.upload(name, content)
         except (DeltaError, OSError) as error:
             raise StoreError(f"{name} could not be written under {self.root}: {error}.") from error
 
     def noted(self, name: str) -> dict[str, Any]:
         """Return what was noted, or nothing where it never was or cannot be read."""
         try:
-            with self._beside().open_input_stream(name) as source:
+            with self._remote().open_input_stream(name) as source:
                 found = json.loads(source.read())
         except (DeltaError, OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _beside(self) -> PyFileSystem:
+    def upload(self, name: str, content: bytes | memoryview) -> None:
+        """Put a file under a store in object storage."""
+        # What does not fit the stream's own buffer Arrow hands over in a form that delta-rs refuses.
+        with self._remote().open_output_stream(name, buffer_size=len(content) + 1) as target:
+            target.write(content)
+
+    def _remote(self) -> PyFileSystem:
+        from deltalake.fs import DeltaStorageHandler  # five megabytes that a local sync does without
+        from pyarrow.fs import PyFileSystem
+
         return PyFileSystem(DeltaStorageHandler(self.root))
 
     def _make_durable(self) -> None:

@@ -35,7 +35,7 @@ __all__ = ["SyncReport", "sync"]
 
 log = logging.getLogger("d22kit")
 
-COMMIT_ROWS = 25_000
+COMMIT_ROWS = 40_000
 """Rows in a commit: enough for large files, few enough to hold in memory."""
 STAGE_PAGES = 10
 STAGE_SECONDS = 0.02
@@ -288,7 +288,7 @@ class _Run:
                     self._receive(parse(step.rows, step.request_id))
                 if len(self.fresh) >= STAGE_PAGES or time.monotonic() - self.staged_at > STAGE_SECONDS:
                     self._stage()
-                if sum(batch.rows.height for batch in self.staged) >= COMMIT_ROWS:
+                if sum(batch.height for batch in self.staged) >= COMMIT_ROWS:
                     self._commit()
         return whole and not self.beyond
 
@@ -348,7 +348,7 @@ class _Run:
             self.committing = None
 
     def _make_version(self, batches: list[Batch], state: State) -> Counts:
-        rows = pl.concat([batch.rows for batch in batches])
+        rows = pl.concat([self.staging.rows(batch) for batch in batches])
         quarantined = [row for batch in batches for row in batch.quarantined]
         counts = commit_rows(self.store, rows, quarantined, state)
         self.staging.clear(state.staged)

@@ -138,6 +138,13 @@ def test_two_writers_there_cannot_both_commit(bucket: None, place: str) -> None:
     assert d22kit.quarantine(place).rows() == [("updated_at is missing", "req-1", '{"public_id":"b"}')]
 
 
+def test_a_file_of_megabytes_arrives_whole_there(place: str) -> None:
+    store = Store.create(place, "https://example.com lender 1")
+    long = {"words": "x" * 3_000_000}
+    store.note("long.json", long)
+    assert store.noted("long.json") == long
+
+
 def test_places_there_that_are_no_store_are_told_in_one_line(bucket: None) -> None:
     with pytest.raises(StoreNotFoundError, match="There is no store at s3://bucket/nowhere"):
         d22kit.load("s3://bucket/nowhere")

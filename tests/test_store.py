@@ -206,8 +206,10 @@ def test_staged_pages_survive_and_committed_ones_are_cleared(store: Store) -> No
     staging.put(Batch(rows(("a", 0, "SENT")), bad, (window,)))
     staging.put(Batch(rows(("b", 0, "SENT")), (), ()))
     Path(store.root, "staging", "000000003.part").write_bytes(b"cut")
-    first, second = Staging(store, 0).left_over()
-    assert_frame_equal(first.rows, rows(("a", 0, "SENT")))
+    again = Staging(store, 0)
+    first, second = again.left_over()
+    assert_frame_equal(again.rows(first), rows(("a", 0, "SENT")))
+    assert (first.rows.height, first.height) == (0, 1)
     assert (first.quarantined, first.windows, second.number) == (bad, (window,), 2)
     (left,) = Staging(store, 1).left_over()
     assert left.number == 2
