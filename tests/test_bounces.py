@@ -130,6 +130,15 @@ def test_no_label_holds_what_was_planted() -> None:
         ] == []
 
 
+@pytest.mark.parametrize("name", ["all", "", "lit", "literal", "attempted "])
+def test_a_group_may_have_any_name(name: str) -> None:
+    frame = rows(200)
+    expected = bounces(frame, by="platform").rows()
+    renamed = frame.with_columns(pl.col("platform").alias(name))
+    assert bounces(renamed, by=name).rows() == expected
+    assert bounces(renamed.lazy(), by=name).rows() == expected
+
+
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(InputError, match="Known: category, template"):
         bounces(rows(5), level="cause")

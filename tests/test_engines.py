@@ -105,6 +105,14 @@ def test_polars_lazy(name: str, frame: pl.DataFrame, answers: Callable[[str], pl
     assert_frame_equal(answer, answers(name), check_exact=True)
 
 
+@pytest.mark.parametrize("question", [d22kit.delivery, d22kit.engagement, d22kit.time_to_last_update])
+def test_a_lazy_frame_is_judged_alike_by_what_outcomes_are_read_from(
+    question: Callable[..., pl.DataFrame], frame: pl.DataFrame
+) -> None:
+    for by in ("delivery_status", "delivery_code", ["delivery_error_detail", "platform"]):
+        assert_frame_equal(question(frame.lazy(), by=by), question(frame, by=by), check_exact=True)
+
+
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_polars_scan_of_plain_strings(
     name: str, files: list[str], answers: Callable[[str], pl.DataFrame]

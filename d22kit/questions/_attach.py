@@ -56,7 +56,7 @@ def _to_polars(frame: pl.DataFrame, keys: list[str], added: list[str], decide: D
 def _to_lazy(frame: pl.LazyFrame, keys: list[str], added: list[str], decide: Decide) -> pl.LazyFrame:
     texts = frame.select(pl.col(keys).cast(pl.String))
     of = {key: f"_of_{key}" for key in keys}
-    known = decide(texts.unique().collect()).rename(of).lazy()
+    known = decide(texts.unique().collect(engine="streaming")).rename(of).lazy()
     rows = frame.drop(added, strict=False).with_columns(
         pl.col(key).cast(pl.String).alias(of[key]) for key in keys
     )

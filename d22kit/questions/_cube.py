@@ -25,6 +25,7 @@ import polars.selectors as cs
 from d22kit import schema
 from d22kit.questions._engines import TIMES, Frame, give_back, group_columns, open_rows, run
 from d22kit.questions.calendar import HOUR_US, Clock
+from d22kit.questions.classify import KEYS, RESULT, classify_distinct
 
 __all__ = [
     "ARRIVED",
@@ -67,6 +68,7 @@ ARRIVED = tuple(
 SETTLED = (*ARRIVED, "sent", "SENT", "Sent", "accepted", "ACCEPTED", "Accepted")
 """Outcome words that need no code or text to be understood; other spellings only cost time."""
 
+_VERDICT = "number of the verdict"  # blanks, so that hardly any group has the name
 _EPOCH_SHIFT = 720_000 * 24 * HOUR_US  # makes times since the year 1 positive: engines differ below
 
 
@@ -77,6 +79,7 @@ def collect(
     step: int | None = HOUR_US,
     phase: int = 0,
     settle: bool = False,
+    judge: bool = False,
     where: Any = None,
     reads: Sequence[str] = (),
     derived: dict[str, Any] | None = None,
@@ -96,6 +99,9 @@ def collect(
     settle
         Whether code and text are left out where the outcome word needs neither (delivered, read, sent,
         accepted), which keeps the cube small. A key given twice, once as a group, is left as it is.
+    judge
+        Whether a lazy frame is read twice, first for its distinct outcomes, so that its cells hold their verdicts
+        and no texts: the four outcome columns among the keys, unless they are groups too, become `RESULT`.
     where
         Which rows, as a narwhals expression; all where it is left out.
     reads
@@ -121,15 +127,34 @@ def collect(
     spanned = dict(derived or {})
     if where is not None:
         rows = rows.filter(where)
+    verdicts = None
+    if judge and isinstance(frame, pl.LazyFrame):
+        rows, verdicts = _judged(rows)
+        keys = [*(key for key in keys if key not in KEYS or list(keys).count(key) > 1), _VERDICT]
     if step:
         created = nw.col(schema.CREATED)
         spanned["hour"] = created - (created + _EPOCH_SHIFT + phase) % step
     if spanned:
         rows = rows.with_columns(**spanned)
     totals = {"rows": nw.len(), "latest": nw.col(schema.VERSION).max(), **(measures or {})}
-    cells = [*spanned, *dict.fromkeys(keys)]
+    # narwhals takes an empty name for an expression where it stands first.
+    cells = sorted([*spanned, *dict.fromkeys(keys)], key=lambda name: name == "")
     counted = rows.group_by(*cells).agg(**totals) if cells else rows.select(**totals)
-    return _tidy(run(counted), [*(["hour"] if step else []), "latest"], [*totals][2:])
+    cube = run(counted)
+    if verdicts is not None:
+        cube = cube.join(verdicts, on=_VERDICT, how="left").drop(_VERDICT)
+    return _tidy(cube, [*(["hour"] if step else []), "latest"], [*totals][2:])
+
+
+def _judged(rows: Any) -> tuple[Any, pl.DataFrame]:
+    """Give the rows of a lazy frame the number of their verdict, and return the verdicts by number."""
+    import narwhals.stable.v2 as nw
+
+    known = classify_distinct(run(rows.select(*KEYS).unique()))
+    verdicts = known.select(RESULT).unique().with_row_index(_VERDICT)
+    numbers = known.join(verdicts, on=RESULT, nulls_equal=True).select(*KEYS, _VERDICT)
+    judged = rows.to_native().join(numbers.lazy(), on=KEYS, how="left", nulls_equal=True)
+    return nw.from_native(judged), verdicts
 
 
 def as_of(cube: pl.DataFrame) -> datetime | None:

@@ -167,7 +167,7 @@ def _sums(tallied: pl.DataFrame, groups: Sequence[str], counts: list[str]) -> pl
 def _outcomes(
     frame: Any, groups: Sequence[str], metric: Metric, spans: Cells, roles: RoleMap | None
 ) -> pl.DataFrame:
-    cube = _cube.collect(frame, [*groups, "type", "operation", *OUTCOME], settle=True, **spans)
+    cube = _cube.collect(frame, [*groups, "type", "operation", *OUTCOME], settle=True, judge=True, **spans)
     cube = with_outcomes(load_roles(roles).add(cube))
     counts = pl.DataFrame(cube.select(outcome_counts((metric.n, *OPEN))))
     inbound = pl.col("direction") == "inbound"

@@ -41,8 +41,10 @@ PERMANENCE = ("hard", "soft", "block")
 def with_outcomes(cube: pl.DataFrame) -> pl.DataFrame:
     """Add `delivery_state`, `bounce_category` and `bounce_permanence` to a cube that has the outcome columns.
 
-    Each distinct outcome is read once and joined back.
+    Each distinct outcome is read once and joined back; a cube that was judged where the rows are has them already.
     """
+    if "delivery_state" in cube.columns:
+        return cube
     plain = cube.with_columns(pl.col(OUTCOME).cast(pl.String))
     known = classify_distinct(plain.select(OUTCOME).unique())
     return plain.join(known, on=list(OUTCOME), how="left", nulls_equal=True)

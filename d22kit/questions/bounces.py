@@ -238,11 +238,8 @@ def bounces(
         )
     groups = group_columns(frame, by, (*COLUMNS, *ADDED, "code", "template", "pooled", "attempts"))
     cube = _failures(frame, groups, roles)
-    attempts = (
-        cube.group_by(groups or pl.lit(0).alias("all"))
-        .agg(attempts=count(_SENT).sum())
-        .drop("all", strict=False)
-    )
+    sent = count(_SENT).sum().alias("attempts")
+    attempts = cube.group_by(groups).agg(sent) if groups else cube.select(sent)
     failed = cube.filter(pl.col("attempted"), pl.col("state").is_in(EXPLAINED))
     extra = [name for name in TEMPLATE if name not in groups] if level == "template" else []
     if level == "template":

@@ -9,6 +9,7 @@ import polars as pl
 
 from d22kit import schema
 from d22kit.errors import InputError
+from d22kit.questions._attach import attach
 from d22kit.questions._cube import (
     ARRIVED,
     PERIOD,
@@ -28,6 +29,7 @@ from d22kit.questions._cube import (
 from d22kit.questions._outcomes import ADDED, COUNTS, OPEN, OUTCOME, PERMANENCE, outcome_counts, with_outcomes
 from d22kit.questions._stats import wilson
 from d22kit.questions.calendar import Calendar, Clock
+from d22kit.questions.classify import KEYS, RESULT, classify_distinct
 from d22kit.questions.roles import RoleMap, load_roles
 
 __all__ = ["backlog", "delivery", "time_to_last_update", "worklist"]
@@ -128,7 +130,7 @@ def delivery(
     """
     groups = group_columns(frame, by, (*PERIOD, "small", *DELIVERY, *ADDED))
     clock = Clock.of(every, tz, calendar)
-    cube = collect(frame, [*groups, "type", "operation", *OUTCOME], **clock.cells, settle=True)
+    cube = collect(frame, [*groups, "type", "operation", *OUTCOME], **clock.cells, settle=True, judge=True)
     cube = with_outcomes(load_roles(roles).add(cube))
     counts = tally(cube, groups, *outcome_counts())
     answer = in_periods(counts, groups, clock, as_of=as_of(cube))
@@ -184,6 +186,7 @@ def time_to_last_update(frame: Frame, *, by: str | Iterable[str] = ()) -> Any:
         [*groups, *OUTCOME],
         step=None,
         settle=True,
+        judge=True,
         derived={"lasted": lasted if precise else _bin(lasted)},
     )
     if not precise:
@@ -298,13 +301,15 @@ def worklist(frame: Frame, *, permanence: str = "hard") -> Any:
 
     rows = open_rows(frame, [schema.KEY, *OUTCOME, schema.VERSION])
     newest = run(rows.select(nw.col(schema.VERSION).max())).to_series().cast(pl.Datetime("us", "UTC")).item()
-    unsettled = run(rows.filter(~nw.col("delivery_status").is_in(SETTLED).fill_null(False)))
-    found = with_outcomes(unsettled).filter(
-        pl.col("delivery_state").is_in(("bounced", "failed")), pl.col("bounce_permanence") == permanence
+    unsettled = rows.filter(~nw.col("delivery_status").is_in(SETTLED).fill_null(False))
+    # Judged where the rows are, so that only those to be listed are collected.
+    judged = nw.from_native(attach(unsettled.to_native(), KEYS, RESULT, classify_distinct))
+    wanted = judged.filter(
+        nw.col("delivery_state").is_in(("bounced", "failed")), nw.col("bounce_permanence") == permanence
     )
-    answer = found.select(
+    answer = run(wanted.select(schema.KEY, "platform", *RESULT[1:], schema.VERSION)).select(
         schema.KEY,
-        "platform",
+        pl.col("platform").cast(pl.String),
         category="bounce_category",
         permanence="bounce_permanence",
         last_seen=pl.col(schema.VERSION).cast(pl.Datetime("us", "UTC")),

@@ -191,7 +191,9 @@ def engagement(
     """
     groups = group_columns(frame, by, (*PERIOD, "small", "outbound", *ENGAGEMENT, *ADDED))
     clock = Clock.of(every, tz, calendar)
-    cube = collect(frame, [*groups, "type", "operation", "by", *OUTCOME], **clock.cells, settle=True)
+    cube = collect(
+        frame, [*groups, "type", "operation", "by", *OUTCOME], **clock.cells, settle=True, judge=True
+    )
     counts = _contacts(with_outcomes(load_roles(roles).add(cube)), groups)
     answer = in_periods(counts, groups, clock, as_of=as_of(cube))
     heard = bool(counts["inbound"].sum())
