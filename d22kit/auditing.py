@@ -44,7 +44,7 @@ SHOWN = 10
 Repair = Literal["missing", "all"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditReport(Facts):
     """What an audit found, and what it repaired.
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import html
+import textwrap
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
-__all__ = ["Facts", "number"]
+__all__ = ["Facts", "number", "size"]
+
+COLUMNS = 80
+"""Of a terminal; a longer value goes on below, at blanks, and a longer word stands whole, to be copied."""
+
+UNSEEN, JOINERS = ("Cc", "Cf", "Zl", "Zp"), "\u200c\u200d"
+"""Characters that could steer a terminal, and those among them that letters and emoji need."""
 
 
 def number(value: int) -> str:
@@ -19,6 +27,24 @@ def number(value: int) -> str:
     '1,234,567'
     """
     return f"{value:,}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in the unit that tells it.
+
+    Examples
+    --------
+    >>> size(812), size(21_368), size(999_999), size(1_240_000), size(999_950_000)
+    ('812 bytes', '21.4 kB', '1.0 MB', '1.2 MB', '1.0 GB')
+    """
+    if count < 1000:
+        return f"{count} byte{'s' * (count != 1)}"
+    scaled, unit = count / 1e3, "kB"
+    for unit in ("kB", "MB", "GB"):
+        if round(scaled, 1) < 1000 or unit == "GB":
+            break
+        scaled /= 1000
+    return f"{scaled:,.1f} {unit}"
 
 
 class Facts:
@@ -36,9 +62,14 @@ class Facts:
 
     def __str__(self) -> str:
         rows = list(self.facts())
-        width = max(len(label) for label, _ in rows)
-        lines = [self.title, *(f"  {label:<{width}}  {value}" for label, value in rows)]
-        return "\n".join([*lines, *(f"  ! {sentence}" for sentence in self.advice())])
+        width = max(len(label) for label, _ in rows) + 2
+        lines = [line for label, value in rows for line in _hung(f"  {label:<{width}}", value)]
+        return "\n".join(
+            [self.title, *lines, *(line for text in self.advice() for line in _hung("  ! ", text))]
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         # Escaped whole: a lender's own words may stand in any value.
@@ -49,3 +80,13 @@ class Facts:
         )
         advice = "".join(f"<p><strong>!</strong> {html.escape(sentence)}</p>" for sentence in self.advice())
         return f"<table><caption>{html.escape(self.title)}</caption>{rows}</table>{advice}"
+
+
+def _hung(lead: str, text: str) -> list[str]:
+    """Return a text behind its lead, in lines; a lender's own words bring no control characters to a terminal."""
+    plain = "".join(" " if unicodedata.category(c) in UNSEEN and c not in JOINERS else c for c in text)
+    lines = textwrap.wrap(plain, COLUMNS - len(lead), break_long_words=False, break_on_hyphens=False) or [""]
+    if any(len(lead) + len(line) > COLUMNS for line in lines):
+        below = textwrap.wrap(plain, COLUMNS - 4, break_long_words=False, break_on_hyphens=False)
+        return [lead.rstrip(), *(f"    {line}" for line in below)]
+    return [lead + lines[0], *(" " * len(lead) + line for line in lines[1:])]

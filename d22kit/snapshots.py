@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 from deltalake.exceptions import DeltaError
 
-from d22kit.display import Facts, number
+from d22kit.display import Facts, number, size
 from d22kit.errors import InputError, StoreError
 from d22kit.schema import KEY, NAMES, STORED, VERSION
 from d22kit.state import describe
@@ -46,7 +46,7 @@ _VERSIONS = pl.Schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StoreStatus(Facts):
     """How a store stands.
 
@@ -89,7 +89,7 @@ class StoreStatus(Facts):
         yield "service", self.owner
         yield "version", str(self.version)
         yield "rows", number(self.rows)
-        yield "on disk", f"{self.bytes / 1e6:,.1f} MB in {number(self.files)} files"
+        yield "on disk", f"{size(self.bytes)} in {number(self.files)} file{'s' * (self.files != 1)}"
         yield "complete up to", iso(self.watermark) if self.watermark else "not yet complete"
         yield "quarantined", number(self.quarantined)
         yield "last audit", self.last_audit(iso(self.audited) if self.audited else "")
@@ -110,7 +110,7 @@ class StoreStatus(Facts):
             yield "Some rows could not be stored: see 'd22kit quarantine'."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VacuumReport(Facts):
     """Which files a vacuum deleted: `files` of them, `bytes` in all; versions older than `keep` are gone."""
 
@@ -126,7 +126,7 @@ class VacuumReport(Facts):
         yield "store", self.data
         yield "versions kept", f"those of the last {self.keep / timedelta(days=1):g} days"
         yield "files deleted", number(self.files)
-        yield "bytes deleted", f"{self.bytes / 1e6:,.1f} MB"
+        yield "bytes deleted", size(self.bytes)
 
 
 def status(data: str | os.PathLike[str] | None = None) -> StoreStatus:

@@ -49,7 +49,7 @@ OVERLAP = timedelta(minutes=1)
 """How far a further pass reaches back before the one it follows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SyncReport(Facts):
     """What a sync did.
 

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from d22kit.config import store_root
-from d22kit.display import Facts, number
+from d22kit.display import Facts, number, size
 from d22kit.errors import ExtractError, InputError
 from d22kit.extracts.checking import problems
 from d22kit.extracts.conditions import Where, check_columns
@@ -30,7 +30,7 @@ from d22kit.times import TimeLike
 __all__ = ["ExtractReport", "extract", "verify"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExtractReport(Facts):
     """What an extract holds and where it comes from.
 
@@ -74,8 +74,8 @@ class ExtractReport(Facts):
         about = self.about
         yield "extract", self.path
         yield "rows", number(self.rows)
-        size = f"{self.bytes / 1e6:,.1f} MB in {number(self.files)} file{'s' * (self.files != 1)}"
-        yield "size", f"{size}, {self.bytes / self.rows:.1f} bytes a row" if self.rows else size
+        each = f", {self.bytes / self.rows:.1f} bytes a row" if self.rows else ""
+        yield "size", f"{size(self.bytes)} in {number(self.files)} file{'s' * (self.files != 1)}{each}"
         yield "from", f"{about['service']} lender {about['lender']}"
         yield "snapshot", f"version {about['version']}, committed {about['committed_at']}"
         yield "complete up to", about["complete_up_to"] or "not yet complete"
