@@ -26,6 +26,9 @@ GUESS = timedelta(days=365)
 RESTARTS = 4
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
+GENTLE_PAGES = 8
+PAUSE = 0.005
+"""Seconds without a page after which the walk counts as idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ def walk(
     workers: int,
     newest: Callable[[bytes], datetime | None],
     cancelled: threading.Event,
+    idle: Callable[[], None] = lambda: None,
+    gently: bool = False,
 ) -> Iterator[Step]:
     """Walk windows to their ends and yield what was met, a page at a time.
 
@@ -62,15 +67,20 @@ def walk(
         The largest `updated_at` of a page's rows, or None.
     cancelled
         Ends the walk within a moment, after the steps that were already fetched.
+    idle
+        Called when the next step lets one wait: the time to put away the last ones.
+    gently
+        Begin with one worker and add one with every few pages: what killed the last walk may come again, and
+        every worker then loses a page.
 
     Raises
     ------
     EndpointError
         What stopped a worker, after the steps that were already fetched.
     """
-    crew = _Crew(service, plan, workers, newest, cancelled)
+    crew = _Crew(service, plan, workers, newest, cancelled, gently)
     try:
-        yield from crew.steps()
+        yield from crew.steps(idle)
     finally:
         crew.leave()
 
@@ -177,6 +187,7 @@ class _Crew:
         workers: int,
         newest: Callable[[bytes], datetime | None],
         cancelled: threading.Event,
+        gently: bool,
     ) -> None:
         self._service, self._newest, self._cancelled = service, newest, cancelled
         self._ids = iter(lambda: random.getrandbits(53), None)  # like no other window's, now or before
@@ -193,16 +204,25 @@ class _Crew:
             for n in range(workers)
         ]
         self._busy = workers
+        self._together, self._met = (1 if gently else workers), 0
 
     # The consumer's side.
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self, idle: Callable[[], None]) -> Iterator[Step]:
         for thread in self._threads:
             thread.start()
-        while (step := self._next_step()) is not None:
+        while True:
+            if self._lets_wait():
+                idle()
+            if (step := self._next_step()) is None:
+                break
             yield step
         if self._failure is not None:
             raise self._failure
+
+    def _lets_wait(self) -> bool:
+        with self._change:
+            return not self._change.wait_for(lambda: self._steps or not self._busy or self._over(), PAUSE)
 
     def _next_step(self) -> Step | None:
         with self._change:
@@ -245,7 +265,9 @@ class _Crew:
     def _take(self) -> _Run | None:
         with self._change:
             while not self._over():
-                run = self._begin_waiting() or self._begin_split()
+                run = None
+                if len(self._runs) < self._together:
+                    run = self._begin_waiting() or self._begin_split()
                 if run is not None:
                     self._runs.append(run)
                     return run
@@ -297,6 +319,8 @@ class _Crew:
                 self._change.wait(GLANCE)
             run.saw(advance(run.window, page.next_cursor, newest))
             self._appetite.digested(limit, run.window)
+            self._met += 1
+            self._together += self._met % GENTLE_PAGES == 0
             self._say(page.rows, page.request_id, run.window)
             if run.window.done:
                 self._runs.remove(run)

@@ -37,9 +37,8 @@ log = logging.getLogger("d22kit")
 
 COMMIT_ROWS = 40_000
 """Rows in a commit: enough for large files, few enough to hold in memory."""
-STAGE_PAGES = 10
-STAGE_SECONDS = 0.02
-"""Pages, or seconds of them, that a kill may cost."""
+STAGE_PAGES = 4
+"""Pages put on disk together, or fewer when the service lets one wait: what a kill may cost."""
 AHEAD = timedelta(minutes=5)
 """How far past the server's now an open end is taken to lie; what is found beyond it gets another pass."""
 FOREVER = NEVER
@@ -229,8 +228,8 @@ class _Run:
     planned: dict[int, Window] = field(default_factory=dict)
     moved: dict[int, Window] = field(default_factory=dict)
     staged: list[Batch] = field(default_factory=list)
-    staged_at: float = 0.0
     beyond: bool = False
+    interrupted: bool = False
     committer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     committing: Future[Counts] | None = None
 
@@ -243,6 +242,7 @@ class _Run:
         """Walk passes until one met everything: a row that changed during a walk is met by the next."""
         self._commit()
         self._settle()
+        self.interrupted = bool(self.state.windows)
         start, workers = since, self.workers
         for _ in range(MOST_PASSES):
             began = self.service.now() - min(self.lookback, OVERLAP)
@@ -280,13 +280,22 @@ class _Run:
         self.planned = {window.id: window for window in plan}
         self.bar.plan(plan, workers)
         with self._kept_whatever_happens():
-            for step in walk(self.service, plan, workers=workers, newest=newest, cancelled=self.cancelled):
+            steps = walk(
+                self.service,
+                plan,
+                workers=workers,
+                newest=newest,
+                cancelled=self.cancelled,
+                idle=self._stage,
+                gently=self.interrupted,
+            )
+            for step in steps:
                 whole = whole and (workers == 1 or len(step.windows) == 1)
                 self.moved |= {window.id: window for window in step.windows}
                 self.beyond |= any(w.until == FOREVER and _passed(w) for w in step.windows)
                 if step.rows is not None:
                     self._receive(parse(step.rows, step.request_id))
-                if len(self.fresh) >= STAGE_PAGES or time.monotonic() - self.staged_at > STAGE_SECONDS:
+                if len(self.fresh) >= STAGE_PAGES:
                     self._stage()
                 if sum(batch.height for batch in self.staged) >= COMMIT_ROWS:
                     self._commit()
@@ -322,7 +331,6 @@ class _Run:
 
     def _stage(self) -> None:
         """Make the pages at hand durable."""
-        self.staged_at = time.monotonic()
         if not self.fresh and not self.moved:
             return
         rows = pl.concat([page.frame for page in self.fresh]) if self.fresh else STORED.to_frame()

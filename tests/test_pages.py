@@ -187,6 +187,43 @@ def test_pages_ahead_of_the_consumer_are_bounded() -> None:
         assert len(ids(steps)) >= 1990
 
 
+def test_what_came_can_be_put_away_while_the_service_lets_one_wait() -> None:
+    rows, away = records(50), threading.Event()
+
+    def wait(request: Request) -> None:
+        assert len(faulty.pages) < 3 or away.wait(10)
+
+    with (
+        Faulty(rows, wait) as faulty,
+        Service(faulty.endpoint, patience=replace(QUICK, silence=20, answer=20)) as service,
+    ):
+        steps = walk(
+            service, plan(rows), workers=1, newest=newest, cancelled=threading.Event(), idle=away.set
+        )
+        assert len(ids(steps)) == 50
+        assert away.is_set()
+
+
+def test_a_gentle_walk_begins_with_one_worker_and_gets_to_all() -> None:
+    rows, together, met = records(400), threading.Barrier(4), threading.Event()
+    edges = [None, *(rows[n].at for n in (100, 200, 300)), rows[-1].at + MINUTE]
+    windows = [Window(n, a, b, b, limit=5) for n, (a, b) in enumerate(pairwise(edges)) if b]
+
+    def wait_for_the_others(request: Request) -> None:
+        if request.is_page and not met.is_set() and len(faulty.pages) > 30:
+            together.wait(10)
+            met.set()
+
+    with Faulty(rows, wait_for_the_others) as faulty:
+        with Service(faulty.endpoint, patience=replace(QUICK, silence=20, answer=20)) as service:
+            gentle = walk(
+                service, windows, workers=4, newest=newest, cancelled=threading.Event(), gently=True
+            )
+            assert set(ids(gentle)) == faulty.truth
+        assert {request.query["until"] for request in faulty.pages[:8]} == {faulty.pages[0].query["until"]}
+        assert met.is_set()
+
+
 # Ends.
 
 
