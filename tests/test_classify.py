@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -101,31 +102,42 @@ NUMBERS = {
         "SMS",
         "invalid_recipient",
     ): "30005 30006 21211 21614 21635 ER-02 ER-03 ER-04 ER-05 EC_UNKNOWN_SUBSCRIBER "
-    "EC_INVALID_DESTINATION_ADDRESS EC_DEST_ADDRESS_UNABLE_TO_RECEIVE_SMS 1",
-    ("SMS", "opted_out"): "21610 EC_SC_BLOCKED_BY_END_USER EC_DEACTIVATED_LIST",
+    "EC_INVALID_DESTINATION_ADDRESS EC_DEST_ADDRESS_UNABLE_TO_RECEIVE_SMS 1 "
+    "REJECTED_DESTINATION REJECTED_PREFIX_MISSING EC_DESTINATION_NOT_SMS_PROVISIONED EC_UNKNOWN_USER ESME_RINVDSTADR "
+    "351",
+    ("SMS", "inactive_recipient"): "EC_CALL_BARRED EC_DEST_ADDRESS_SUSPENDED EC_RECIPIENT_DEACTIVATED 569",
+    (
+        "SMS",
+        "opted_out",
+    ): "21610 EC_SC_BLOCKED_BY_END_USER EC_DEACTIVATED_LIST REJECTED_DND EC_BLOCKED_USER 573",
     ("SMS", "mailbox_full"): "EC_SM_DF_MEMORYCAPACITYEXCEEDED EC_MESSAGE_WAITING_LIST_FULL",
     (
         "SMS",
         "rate_limited",
-    ): "30001 30022 30023 20429 21611 14107 EC_DESTINATION_FLOODING EC_DAILY_LIMIT_REACHED EC_QUOTA_REACHED",
+    ): "30001 30022 30023 20429 21611 14107 EC_DESTINATION_FLOODING EC_DAILY_LIMIT_REACHED EC_QUOTA_REACHED "
+    "EC_FREQUENCY_CAPPING EC_SPAM_RATE EC_10DLC_LIMIT_REACHED ESME_RTHROTTLED ESME_RMSGQFUL 541",
     (
         "SMS",
         "temporary_failure",
     ): "30003 30410 30500 EC_ABSENT_SUBSCRIBER EC_ABSENT_SUBSCRIBER_SM EC_SUBSCRIBER_BUSY_FOR_MT_SMS "
-    "EC_SYSTEM_FAILURE EC_NNR_MTPFAILURE EC_NC_TIMEOUT EC_PA_MAINTENANCEACTIVITY",
+    "EC_SYSTEM_FAILURE EC_NNR_MTPFAILURE EC_NC_TIMEOUT EC_PA_MAINTENANCEACTIVITY "
+    "EC_ROAMING_NOT_ALLOWED EC_USER_OUT_OF_CREDIT EC_DEST_OVERLOADED ESME_RSYSERR 1155",
     ("SMS", "expired"): "30036 EXPIRED_EXPIRED EC_MESSAGE_EXPIRED EC_VALIDITY_EXPIRED EC_VP_EXPIRED",
     (
         "SMS",
         "sender_blocked",
-    ): "30004 30032 30034 30450 EC_BLACKLISTED_SENDERADDRESS EC_SOURCE_ADDRESS_IS_BLOCKED EC_TF_NUMBER_NOT_VERIFIED",
+    ): "30004 30032 30034 30450 EC_BLACKLISTED_SENDERADDRESS EC_SOURCE_ADDRESS_IS_BLOCKED EC_TF_NUMBER_NOT_VERIFIED "
+    "EC_SC_BLOCKED EC_CUG_REJECT EC_ENTITY_BLACKLISTED EC_SENDER_BLOCKED_BY_DLT",
     (
         "SMS",
         "content_rejected",
-    ): "30007 30019 ER-06 ER-07 ER-09 EC_CONTENT_BLOCKED_BY_OPERATOR EC_REJECTED_SPAM_BY_OPERATOR EC_DUPLICATE_MESSAGE",
+    ): "30007 30019 ER-06 ER-07 ER-09 EC_CONTENT_BLOCKED_BY_OPERATOR EC_REJECTED_SPAM_BY_OPERATOR EC_DUPLICATE_MESSAGE "
+    "EC_TEMPLATE_BLOCKED_BY_DLT EC_BLOCKED_CONTENT",
     ("SMS", "message_too_large"): "21617 EC_MSG_TEXT_TOO_LONG",
     ("SMS", "sender_error"): "30002 30009 30010 21408 21606 21612 20003 ER-01 ER-08 EC_ACCOUNT_ACCESS_DENIED "
-    "EC_INVALID_SOURCE_ADDRESS EC_ACCOUNT_NOT_PROVISIONED_FOR_CHANNEL",
-    ("SMS", "unknown"): "30008 EC_UNKNOWN_ERROR 99999",
+    "EC_INVALID_SOURCE_ADDRESS EC_ACCOUNT_NOT_PROVISIONED_FOR_CHANNEL REJECTED_DESTINATION_NOT_REGISTERED MISSING_TO "
+    "REJECTED_NOT_ENOUGH_CREDITS EC_TEMPLATE_NOT_FOUND EC_HEADER_INACTIVE EC_NO_SESSION ESME_RINVSRCADR",
+    ("SMS", "unknown"): "30008 EC_UNKNOWN_ERROR 99999 UNDELIVERABLE_REJECTED_OPERATOR ESME_RSUBMITFAIL",
     ("WHATSAPP", "invalid_recipient"): "131026 63003 63024",
     ("WHATSAPP", "opted_out"): "131050 63014",
     ("WHATSAPP", "rate_limited"): "130429 131048 131049 131056 80007 4 63018 63038 63049",
@@ -170,6 +182,42 @@ def test_a_number_is_read_by_its_platform() -> None:
     assert judged(("PIGEON", "FAILED", "30005", None))[0][1] == "unknown"
     assert judged((None, "FAILED", "550", None))[0][1] == "unknown"
     assert judged(("SMS", "FAILED", "550", None))[0][1] == "unknown"
+
+
+MESSAGING = [
+    ("SMS", "1", "Absent Subscriber - Temporary", "temporary_failure", "soft"),
+    ("SMS", "6", "Anti-Spam Rejection", "content_rejected", "block"),
+    ("SMS", "3", "Absent Subscriber - Permanent", "invalid_recipient", "hard"),
+    ("SMS", "4", "Call Barred by User", "opted_out", "hard"),
+    ("SMS", None, "Blocked by operator spam filter", "content_rejected", "block"),
+    ("SMS", None, "Account suspended", "sender_error", "block"),
+    ("SMS", None, "Your account has been closed", "sender_error", "block"),
+    ("WHATSAPP", None, "Account locked", "sender_blocked", "block"),
+    ("WHATSAPP", None, "User blocked this business", "opted_out", "hard"),
+    ("WHATSAPP", None, "Service unavailable", "temporary_failure", "soft"),
+    ("EMAIL", None, "Account suspended", "inactive_recipient", "hard"),
+    ("EMAIL", "554", "554 5.7.1 Sender account suspended. Contact your provider", "sender_error", "block"),
+    ("EMAIL", "550", "550 Your domain is suspended, mail is refused", "sender_blocked", "block"),
+]
+
+
+def test_whose_account_and_number_a_text_speaks_of() -> None:
+    told = [((kind, "FAILED", code, text), means) for kind, code, text, *means in MESSAGING]
+    assert wrong([(case, tuple(means)) for case, means in told]) == []
+
+
+def test_service_unavailable_says_nothing_once_a_code_is_permanent() -> None:
+    assert bounced("554 5.0.0 Service unavailable", "554")[1:] == ("unknown", "soft")
+    assert bounced("421 Service unavailable", "421")[1:] == ("temporary_failure", "soft")
+    assert bounced("Service unavailable")[1:] == ("temporary_failure", "soft")
+    assert bounced("554 5.1.1 Service unavailable", "554")[1:] == ("invalid_recipient", "hard")
+
+
+def test_accents_do_not_matter() -> None:
+    texts = [text for _, _, _, text in CASES if not text.isascii()]
+    bare = [re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text)) for text in texts]
+    cases = [[("EMAIL", "BOUNCED", None, text) for text in spelt] for spelt in (texts, bare)]
+    assert judged(*cases[0]) == judged(*cases[1])
 
 
 LISTS = [

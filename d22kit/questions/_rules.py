@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -27,8 +28,15 @@ __all__ = [
     "word_table",
 ]
 
+OPENING = (
+    r"(?:an error occurred while trying to deliver|delivery has failed|can ?not be delivered)[^.:]{0,40}"
+    r" to (?:the following|these|all)[^.:]{0,20} (?:recipient|address)[a-z]*(?: or groups)?"
+)
+"""How delivery reports open; it names recipients and says nothing of them."""
+
 TIDY = (
     (r"remote mail(?:er)? server|\(in reply to [^)]{0,60}\)", " "),
+    (OPENING, " "),
     (r"[\"'`´’‘“”«»\x{200b}-\x{200f}\x{ad}\x{feff}]", ""),
     (r"[^\s<>()\[\],;:]*@[^\s<>()\[\],;:]*", " @ "),
     (r"\d+(?:\.\d+){3,}", " "),
@@ -51,6 +59,9 @@ READY = {
     ")": ")",
     "|": "|",
 }
+ACCENTS = "[\u0300-\u036f\u064b-\u0652]"
+"""What is left of é, ü or й once letter and accent are parted, and the vowel signs of Arabic."""
+
 JOINED = re.compile("[\u0590-\u06ff\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]")
 """Scripts whose words are not parted by blanks, or carry prefixes: there a phrase may begin inside a word."""
 
@@ -76,8 +87,8 @@ class Phrase:
         A regular expression over texts in the form of `normal`.
     says
         The phrases, with their sets of words written out.
-    digit, codes
-        What limits it: the class digit, enhanced codes; empty for no limit.
+    digit, codes, kinds
+        What limits it: the class digit, enhanced codes, kinds of platform; empty for no limit.
     """
 
     category: str
@@ -87,6 +98,7 @@ class Phrase:
     says: tuple[str, ...]
     digit: str
     codes: tuple[str, ...]
+    kinds: tuple[str, ...]
 
 
 @cache
@@ -108,7 +120,7 @@ def phrases(section: str) -> tuple[Phrase, ...]:
 
 
 def _phrase(rule: dict[str, Any]) -> Phrase:
-    says = [re.sub(r"\{(\w+)\}", _set_of_words, phrase.strip()).replace("ı", "i") for phrase in rule["says"]]
+    says = [re.sub(r"\{(\w+)\}", _set_of_words, phrase.strip()) for phrase in rule["says"]]
     return Phrase(
         category=rule["category"],
         permanence=rule.get("permanence"),
@@ -117,6 +129,7 @@ def _phrase(rule: dict[str, Any]) -> Phrase:
         says=tuple(says),
         digit=rule.get("class", ""),
         codes=tuple(rule.get("codes", "").split()),
+        kinds=tuple(rule.get("kinds", ())),
     )
 
 
@@ -124,7 +137,14 @@ def _set_of_words(named: re.Match[str]) -> str:
     return f"({'|'.join(rules()['words'][named[1]])})"
 
 
+def _plainly(phrase: str) -> str:
+    """Spell a phrase as `normal` spells texts: without accents."""
+    parted = unicodedata.normalize("NFKD", phrase.replace("ı", "i"))
+    return unicodedata.normalize("NFC", re.sub(ACCENTS, "", parted))
+
+
 def _pattern(says: list[str]) -> str:
+    says = [_plainly(phrase) for phrase in says]
     joined = [phrase for phrase in says if JOINED.search(phrase)]
     words = "|".join(_compiled(phrase) for phrase in says if phrase not in joined)
     return "|".join([f" (?:{words}) "] * bool(words) + [_compiled(phrase) for phrase in joined])
@@ -147,8 +167,9 @@ def squeezed(text: pl.Expr) -> pl.Expr:
 
 
 def normal(text: pl.Expr) -> pl.Expr:
-    """Bring texts to the form in which phrases are written: lower case, words, full stops, blanks around."""
-    text = text.str.to_lowercase().str.replace_many(["ß", "ı", "i\u0307"], ["ss", "i", "i"])
+    """Bring texts to the form in which phrases are written: lower case, no accents, blanks around."""
+    text = text.str.to_lowercase().str.replace_many(["ß", "ı"], ["ss", "i"])
+    text = text.str.normalize("NFKD").str.replace_all(ACCENTS, "").str.normalize("NFC")
     for pattern, replacement in TIDY:
         text = text.str.replace_all(pattern, replacement)
     return " " + text.str.strip_chars(" .") + " "
@@ -190,7 +211,7 @@ def matched(case: pl.DataFrame, section: str, index: int) -> str:
     text = normal(squeezed(detail) + " . " + code)
     rule = phrases(section)[index]
     fitted = case.select(text.str.extract(f"({rule.pattern})")).item() or ""
-    named = set(re.findall(r"[^\s()|.]+", " ".join(rule.says)))
+    named = set(re.findall(r"[^\s()|.]+", _plainly(" ".join(rule.says))))
     stems = tuple(word[:-1] for word in named if word.endswith("*") and len(word) > 2)
     said = " ".join(word if word in named or word.startswith(stems) else "…" for word in fitted.split())
     return re.sub(r"…(?: …)+", "…", said)

@@ -171,7 +171,7 @@ def _row(verdict: Verdict) -> tuple[str, str | None, str | None]:
 
 def find(cases: pl.DataFrame) -> pl.DataFrame:
     """Return a frame of `Finding`s, one per row of `cases`."""
-    read = cases.lazy().select(_read()).with_columns(_codes()).with_columns(_is_temporary()).collect()
+    read = cases.lazy().select(_read()).with_columns(_codes()).with_columns(_class()).collect()
     fitted = read.with_columns(phrase=_first_fits(read, "phrase"), weak=_first_fits(read, "weak"))
     return fitted.select(Finding._fields)
 
@@ -218,13 +218,16 @@ def _joined(codes: pl.Expr, where: pl.Expr) -> pl.Expr:
     return pl.when(where).then(codes.list.unique(maintain_order=True).list.join(" ")).otherwise(pl.lit(""))
 
 
-def _is_temporary() -> pl.Expr:
-    return (pl.col("enhanced") + " " + pl.col("replies")).str.contains(r"(?:^| )4").alias("temporary")
+def _class() -> pl.Expr:
+    """The class digit of the codes: 4 where any is temporary, else 5 where any is permanent; empty without one."""
+    codes = pl.col("enhanced") + " " + pl.col("replies")
+    digits = [pl.when(codes.str.contains(rf"(?:^| ){digit}")).then(pl.lit(digit)) for digit in "45"]
+    return pl.coalesce(*digits, pl.lit("")).alias("class")
 
 
 def _first_fits(read: pl.DataFrame, section: str) -> pl.Series:
     """Return the index of the first rule that fits each text; a text that fits one is not asked again."""
-    waiting = read.select("text", "temporary", "enhanced", row=pl.int_range(pl.len()))
+    waiting = read.select("text", "class", "enhanced", "kind", row=pl.int_range(pl.len()))
     first = pl.repeat(None, read.height, dtype=pl.Int32, eager=True)
     for index, rule in enumerate(phrases(section)):
         fits = waiting.select(_fits(rule)).to_series()
@@ -236,9 +239,12 @@ def _first_fits(read: pl.DataFrame, section: str) -> pl.Series:
 def _fits(rule: Phrase) -> pl.Expr:
     fits = pl.col("text").str.contains(rule.pattern)
     if rule.digit:
-        fits &= pl.col("temporary") if rule.digit == "4" else ~pl.col("temporary")
+        same = pl.col("class") == rule.digit[-1]
+        fits &= ~same if rule.digit.startswith("not ") else same
     if rule.codes:
         fits &= pl.col("enhanced").str.contains(_any_code(rule.codes))
+    if rule.kinds:
+        fits &= pl.col("kind").is_in(rule.kinds)
     return fits
 
 
