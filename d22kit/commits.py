@@ -14,11 +14,12 @@ from pathlib import Path
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
+from d22kit.durable import sync_paths
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined, latest_wins
 from d22kit.schema import CREATED, KEY, PARTITION, STORED, VERSION
 from d22kit.state import Counts, State
-from d22kit.store import Store, sync_paths
+from d22kit.store import Store
 from d22kit.times import iso
 
 __all__ = ["commit_rows", "remove_keys"]

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import arro3.core as arro
 import msgspec
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from d22kit.schema import COLUMNS, CREATED, EXTRA, KEY, STORED, VERSION
 
@@ -69,6 +68,7 @@ _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 _FIELDS_OF_ALL = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _DECLARED = {c.path for c in FLAT} | {OBJECT}
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MOMENT = arro.DataType.timestamp("us", tz="UTC")
 _LAST = msgspec.json.Decoder(_Versioned)
 _NEWEST = msgspec.json.Decoder(list[_Versioned])
 _JSON_SCHEMA = pl.Schema(
@@ -99,7 +99,7 @@ def parse(rows: bytes, request_id: str | None = None) -> Parsed:
         frame = (
             _shape(pl.read_json(rows, schema=_JSON_SCHEMA)) if len(rows) > len("[{}]") else STORED.to_frame()
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError, pa.ArrowInvalid, pl.exceptions.PolarsError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, _NoTimeError, pl.exceptions.PolarsError):
         return _one_by_one(rows, request_id)
     # The least key, since to compare each with "" would wake Polars' threads: a third of all the work here.
     if frame[KEY].has_nulls() or frame[VERSION].has_nulls() or frame[KEY].min() == "":
@@ -160,19 +160,29 @@ def _undeclared(fields: dict[str, Any], unknown: set[str]) -> tuple[dict[str, An
 
 
 def _shape(raw: pl.DataFrame) -> pl.DataFrame:
-    """Flatten the nested object and read the times; raise `ArrowInvalid` where a time is not ISO-8601."""
+    """Flatten the nested object and read the times."""
     # Series by series: every select would cost a tenth of reading the page.
     columns = {c.name: raw[c.path] for c in FLAT}
     columns |= {NESTED[leaf.name]: leaf for leaf in raw[OBJECT].struct.unnest()}
-    columns |= {name: pl.Series(_arrow_time(columns[name])) for name in TIMES}
+    columns |= {name: _moments(columns[name]) for name in TIMES}
     columns[EXTRA] = pl.Series([None], dtype=pl.String).new_from_index(0, raw.height)
     return pl.DataFrame([columns[name].alias(name) for name in STORED])
 
 
-def _arrow_time(texts: pl.Series) -> pa.Array:
-    # Arrow's ISO-8601 reader takes a ninth of the time of a format string, and refuses what it cannot read.
-    moments = pc.cast(texts.to_arrow(compat_level=pl.CompatLevel.oldest()), pa.timestamp("us", "UTC"))
-    return moments.combine_chunks() if isinstance(moments, pa.ChunkedArray) else moments
+class _NoTimeError(Exception):
+    """A text that should be a time and is not plain ISO-8601."""
+
+
+def _moments(texts: pl.Series) -> pl.Series:
+    # Arrow's own reader takes a third of the time of a format string; what it cannot read becomes null.
+    moments = pl.Series(arro.Array.from_arrow(texts).cast(_MOMENT))
+    try:
+        moments.min(), moments.max()
+    except (ValueError, OverflowError):  # a year that Python has not
+        raise _NoTimeError from None
+    if moments.null_count() > texts.null_count():
+        raise _NoTimeError
+    return moments
 
 
 def _one_by_one(rows: bytes, request_id: str | None) -> Parsed:
@@ -276,7 +286,16 @@ def _time(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(_FRACTION.sub(r"\1", text.strip()))
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
+        return _as_in_a_page(text)
+
+
+def _as_in_a_page(text: str) -> datetime | None:
+    """Read what only Arrow's reader takes, a leap second for one, so that a row's fate is not its page's."""
+    try:
+        moment = _moments(pl.Series([text])).item()
+    except _NoTimeError:
         return None
+    return moment.astimezone(UTC)  # type: ignore[no-any-return]
 
 
 def _largest(rows: bytes) -> datetime | None:

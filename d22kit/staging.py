@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +14,19 @@ from typing import Any
 
 import polars as pl
 
+from d22kit.durable import sync_path
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined
+from d22kit.schema import STORED
 from d22kit.state import NEVER
-from d22kit.store import Store, sync_path, write_durably
+from d22kit.store import Store
 from d22kit.times import instant, iso
 from d22kit.windows import Window
 
 __all__ = ["Batch", "Staging"]
+
+FULL = 8 << 20
+"""Bytes after which a new file is begun, so that one can go once its rows are in the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +44,28 @@ class Batch:
     floor: datetime | None = NEVER
     number: int = 0
     height: int = 0
+    place: tuple[Path, int, int] | None = None
 
 
 class Staging:
     """The staging files of a local store; object storage has none, and its pages wait in memory.
+
+    A file holds several batches, each a line of JSON with a length and a checksum, then the rows as Arrow. A kill
+    or a power cut leaves at most the last one in pieces, and that is as if it had never been fetched. A file's
+    name is the number of its first batch.
 
     Parameters
     ----------
     store
         The store they belong to.
     committed
-        Number of the last file whose rows are in the table: it and those before it are left over.
+        Number of the last batch whose rows are in the table: it and those before it are left over.
     """
 
     def __init__(self, store: Store, committed: int) -> None:
         self._folder = Path(store.root, "staging") if store.local else None
-        self._number = committed
-        for path in self._files():
-            if int(path.stem) <= committed or path.suffix == ".part":
-                path.unlink()
+        self._committed = self._number = committed
+        self._path: Path | None = None
 
     def put(self, batch: Batch) -> Batch:
         """Make a batch durable, and return it with its number and height.
@@ -65,74 +76,106 @@ class Staging:
             Where the disk refuses; what was staged and committed before stays.
         """
         self._number += 1
-        if self._folder is not None:
-            path = _path(self._folder, self._number)
-            part = path.with_suffix(".part")
-            try:
-                write_durably(part, _serialise(batch))
-                part.replace(path)
-                sync_path(self._folder)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise StoreError(
-                    f"Fetched pages could not be written to {self._folder}: {error.strerror or error}. What was "
-                    "fetched before is kept; make room or mend the permission, and sync again."
-                ) from error
-        return _staged(replace(batch, number=self._number), keep=self._folder is None)
+        batch = replace(batch, number=self._number, height=batch.rows.height)
+        if self._folder is None:
+            return batch
+        try:
+            return replace(batch, place=self._append(self._folder, batch), rows=batch.rows.clear())
+        except OSError as error:
+            raise StoreError(
+                f"Fetched pages could not be written to {self._folder}: {error.strerror or error}. What was "
+                "fetched before is kept; make room or mend the permission, and sync again."
+            ) from error
 
     def rows(self, batch: Batch) -> pl.DataFrame:
         """Return the rows of a staged batch."""
-        return batch.rows if self._folder is None else _deserialise(_path(self._folder, batch.number)).rows
+        if batch.place is None:
+            return batch.rows
+        path, start, length = batch.place
+        with path.open("rb") as file:
+            file.seek(start)
+            return pl.read_ipc_stream(file.read(length))
 
     def left_over(self) -> list[Batch]:
         """Return the batches a killed sync left, in the order of their arrival."""
-        paths = self._files()
-        batches = [_staged(_deserialise(path), keep=False) for path in paths]
-        self._number = batches[-1].number if batches else self._number
-        return batches
+        found = [batch for path in self._files() for batch in _batches(path)]
+        self._number = max((batch.number for batch in found), default=self._number)
+        self.clear(self._committed)
+        return [batch for batch in found if batch.number > self._committed]
 
     def clear(self, committed: int) -> None:
         """Delete the files whose rows the table holds now."""
-        for path in self._files():
-            if int(path.stem) <= committed:
-                path.unlink(missing_ok=True)
+        if self._number <= committed:
+            self._path = None
+        # A file ends before the next one begins, and the last one with the last batch.
+        files = self._files()
+        nexts = [*map(_first, files[1:]), self._number + 1]
+        for path, following in zip(files, nexts[: len(files)], strict=True):
+            if following <= committed + 1:
+                path.unlink()
+
+    def _append(self, folder: Path, batch: Batch) -> tuple[Path, int, int]:
+        begun = self._path is not None and self._path.stat().st_size < FULL
+        path = self._path if self._path is not None and begun else folder / f"{batch.number:09}.arrow"
+        head, rows = _serialise(batch)
+        folder.mkdir(exist_ok=True)
+        with path.open("ab" if begun else "wb") as file:
+            file.write(head)
+            start = file.tell()
+            file.write(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        if not begun:
+            sync_path(folder)
+        self._path = path
+        return path, start, len(rows)
 
     def _files(self) -> list[Path]:
         if self._folder is None or not self._folder.is_dir():
             return []
-        return sorted(path for path in self._folder.iterdir() if path.suffix in (".arrow", ".part"))
+        return sorted(self._folder.glob("*.arrow"))
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"{number:09}.arrow"
+def _first(path: Path) -> int:
+    return int(path.stem)
 
 
-def _staged(batch: Batch, *, keep: bool) -> Batch:
-    return replace(batch, rows=batch.rows if keep else batch.rows.clear(), height=batch.rows.height)
-
-
-def _serialise(batch: Batch) -> memoryview:
+def _serialise(batch: Batch) -> tuple[bytes, memoryview]:
+    content = io.BytesIO()
+    batch.rows.write_ipc_stream(content)
+    rows = content.getbuffer()
     about = {
         "windows": [window.to_json() for window in batch.windows],
         "quarantined": [asdict(row) for row in batch.quarantined],
         "claim": batch.claim and iso(batch.claim),
         "floor": batch.floor and iso(batch.floor),
+        "number": batch.number,
+        "height": batch.height,
+        "bytes": len(rows),
+        "crc32": zlib.crc32(rows),
     }
-    content = io.BytesIO()
-    # One line of JSON, then the rows: Arrow's own metadata would take a detour that costs four times as much.
-    content.write(json.dumps(about).encode() + b"\n")
-    batch.rows.write_ipc_stream(content)
-    return content.getbuffer()
+    return json.dumps(about).encode() + b"\n", rows
 
 
-def _deserialise(path: Path) -> Batch:
-    line, _, rows = path.read_bytes().partition(b"\n")
-    about: dict[str, Any] = json.loads(line)
-    return Batch(
-        pl.read_ipc_stream(rows),
-        tuple(Quarantined(**row) for row in about["quarantined"]),
-        tuple(Window.from_json(window) for window in about["windows"]),
-        instant(about["claim"]),
-        instant(about["floor"]),
-        int(path.stem),
-    )
+def _batches(path: Path) -> Iterator[Batch]:
+    """Give the batches of a file up to the first that is not whole."""
+    with path.open("rb") as file:
+        while line := file.readline():
+            try:
+                about: dict[str, Any] = json.loads(line)
+            except ValueError:
+                return
+            start = file.tell()
+            rows = file.read(about["bytes"])
+            if len(rows) < about["bytes"] or zlib.crc32(rows) != about["crc32"]:
+                return
+            yield Batch(
+                STORED.to_frame(),
+                tuple(Quarantined(**row) for row in about["quarantined"]),
+                tuple(Window.from_json(window) for window in about["windows"]),
+                instant(about["claim"]),
+                instant(about["floor"]),
+                about["number"],
+                about["height"],
+                (path, start, len(rows)),
+            )

@@ -6,13 +6,14 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import arro3.core as arro
 import filelock
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
@@ -21,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from d22kit.config import store_root
+from d22kit.durable import sync_path, write_durably
 from d22kit.errors import (
     StoreError,
     StoreFormatError,
@@ -32,13 +34,13 @@ from d22kit.errors import (
 from d22kit.schema import FORMAT, KEY, PARTITION, STORED
 from d22kit.state import Counts, State, describe, metadata
 from d22kit.times import TimeLike, instant, iso
+from d22kit.windows import EPOCH
 
 if TYPE_CHECKING:
     from pyarrow.fs import PyFileSystem
 
-__all__ = ["Store", "plain", "sync_path", "sync_paths", "write_durably"]
+__all__ = ["Store", "plain"]
 
-FLUSHES = 8
 LONGEST_QUOTE = 300
 _NOISE = re.compile(r"\x1b\[[\d;]*m|↳")
 _FORMAT, _OWNER = "d22kit.format", "d22kit.owner"
@@ -97,10 +99,10 @@ class Store:
         try:
             if "://" not in root:
                 Path(root).mkdir(parents=True, exist_ok=True)
-            schema = pl.Schema({**STORED, PARTITION: pl.Date()}).to_frame().to_arrow().schema
+            empty = pl.Schema({**STORED, PARTITION: pl.Date()}).to_frame()
             table = DeltaTable.create(
                 _table_uri(root),
-                DeltaSchema.from_arrow(schema),
+                DeltaSchema.from_arrow(arro.Table.from_arrow(empty).schema),
                 partition_by=[PARTITION],
                 description="Conversation rows of D22, one per public_id, newest updated_at; kept by d22kit.",
                 configuration={**_SETTINGS, _FORMAT: str(FORMAT), _OWNER: owner},
@@ -189,12 +191,15 @@ class Store:
         try:
             table = DeltaTable(_table_uri(self.root))
             if moment is not None:
-                first = min(commit["timestamp"] for commit in table.history())
-                if moment.timestamp() * 1000 < first:
+                # By the times that `versions` shows; the log files' own lie some moments later.
+                at = (moment - EPOCH) // timedelta(milliseconds=1)
+                known = [commit["version"] for commit in table.history() if commit["timestamp"] <= at]
+                if not known:
                     raise VersionNotFoundError(
                         f"as_of={iso(moment)} lies before the store's first version. See d22kit.versions()."
                     )
-            table.load_as_version(moment if moment is not None else version)  # type: ignore[arg-type]
+                version = max(known)
+            table.load_as_version(version)  # type: ignore[arg-type]
         except (DeltaError, ValueError, OverflowError) as error:
             raise VersionNotFoundError(
                 f"The store at {self.root} has no version {version}; it has 0 to {self.table.version()}. "
@@ -341,42 +346,6 @@ def plain(error: Exception) -> str:
     """Return what delta-rs says of an error, without its colours and lines, and not all of it."""
     text = " ".join(_NOISE.sub("", str(error)).split()).rstrip(".")
     return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
-
-
-def sync_path(path: Path) -> None:
-    """Have the system put a file, or a directory's entries, on the disk itself."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows has no handle for a directory's entries, and needs none.
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_paths(files: Sequence[Path]) -> None:
-    """Have the system put many files, and their directories' entries, on the disk itself.
-
-    Raises
-    ------
-    StoreError
-        Where the disk refuses.
-    """
-    try:
-        # At once: a disk takes many flushes in about the time of one.
-        with ThreadPoolExecutor(FLUSHES) as pool:
-            list(pool.map(sync_path, [*files, *{file.parent for file in files}]))
-    except OSError as error:
-        raise StoreError(f"The disk did not take what was written: {error}. Sync again.") from error
-
-
-def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Write a new file that is on the disk itself before this returns; its directory is synced by the caller."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _table_uri(root: str) -> str:

@@ -354,13 +354,12 @@ class _Run:
         if self.committing is not None:
             self.counts += self.committing.result()
             self.committing = None
+            self.staging.clear(self.state.staged)
 
     def _make_version(self, batches: list[Batch], state: State) -> Counts:
         rows = pl.concat([self.staging.rows(batch) for batch in batches])
         quarantined = [row for batch in batches for row in batch.quarantined]
-        counts = commit_rows(self.store, rows, quarantined, state)
-        self.staging.clear(state.staged)
-        return counts
+        return commit_rows(self.store, rows, quarantined, state)
 
 
 def _after(state: State, batch: Batch) -> State:

@@ -205,7 +205,6 @@ def test_staged_pages_survive_and_committed_ones_are_cleared(store: Store) -> No
     staging = Staging(store, 0)
     staging.put(Batch(rows(("a", 0, "SENT")), bad, (window,)))
     staging.put(Batch(rows(("b", 0, "SENT")), (), ()))
-    Path(store.root, "staging", "000000003.part").write_bytes(b"cut")
     again = Staging(store, 0)
     first, second = again.left_over()
     assert_frame_equal(again.rows(first), rows(("a", 0, "SENT")))
@@ -213,8 +212,27 @@ def test_staged_pages_survive_and_committed_ones_are_cleared(store: Store) -> No
     assert (first.quarantined, first.windows, second.number) == (bad, (window,), 2)
     (left,) = Staging(store, 1).left_over()
     assert left.number == 2
-    staging.clear(2)
+    again.put(Batch(rows(("c", 0, "SENT")), (), ()))
+    again.clear(2)
+    (last,) = Staging(store, 2).left_over()
+    assert_frame_equal(again.rows(last), rows(("c", 0, "SENT")))
+    again.clear(3)
     assert list(Path(store.root, "staging").iterdir()) == []
+
+
+def test_a_staging_file_in_pieces_gives_its_whole_batches(store: Store) -> None:
+    staging = Staging(store, 0)
+    for key in "abc":
+        staging.put(Batch(rows((key, 0, "SENT")), (), ()))
+    (file,) = Path(store.root, "staging").iterdir()
+    content = file.read_bytes()
+    starts = [content.index(b'{"windows"', n) for n in (0, len(content) // 3, 2 * len(content) // 3)]
+    for cut in range(len(content) + 1):
+        file.write_bytes(content[:cut])
+        whole = sum(cut >= end for end in (*starts[1:], len(content)))
+        assert [b.number for b in Staging(store, 0).left_over()] == [1, 2, 3][:whole]
+    file.write_bytes(content[:-20] + bytes(20))  # a length on the disk, and its content not
+    assert len(Staging(store, 0).left_over()) == 2
 
 
 def test_places_that_are_no_store_are_told_apart(tmp_path: Path) -> None:
