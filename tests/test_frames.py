@@ -135,8 +135,17 @@ values = st.one_of(
 )
 offsets = st.sampled_from(["Z", "", "+04:00", "-0930", "+14", " UTC", "789Z", ".5Z"])
 moments = st.builds(lambda t, offset: t.isoformat() + offset, st.datetimes(), offsets) | st.sampled_from(
-    ["2026-06-30T23:59:60Z", "2026-05-17t06:19:02z", "2026-05-17T06:19Z", "0000-01-01T00:00:00Z", "24:00"]
-    + ["2026-05-17T06:19:02 Asia/Dubai", "9999-12-31T23:59:59-05:00", "-0001-01-01T00:00:00Z", "2026-W20-7"]
+    [
+        "2026-06-30T23:59:60Z",
+        "2026-05-17t06:19:02z",
+        "2026-05-17T06:19Z",
+        "2026-05-17T06:19:02 Asia/Dubai",
+        "2026-W20-7",
+        "24:00",
+        "0000-01-01T00:00:00Z",
+        "-0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-05:00",
+    ]
 )
 odd_rows = st.fixed_dictionaries(
     {"public_id": st.text(max_size=3), "updated_at": moments},
