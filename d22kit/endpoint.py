@@ -117,7 +117,7 @@ class Service:
         self._pace = Pace(patience, self._watch, notify)
         self._longest_answer = patience.answer
         self._timeout = httpx.Timeout(patience.silence, connect=patience.connect).as_dict()
-        self._client = _client(endpoint, self._watch)
+        self._client = _client(endpoint, Backend(self._watch, self._pace.quiet))
         self._pass = _Pass(endpoint.token) if endpoint.token else None
         self._lender_id = endpoint.lender_id
         self._url: httpx.URL | None = None
@@ -363,7 +363,7 @@ class Service:
             setattr(self._stats, name, getattr(self._stats, name) + by)
 
 
-def _client(endpoint: Endpoint, watch: Watch) -> httpx.Client:
+def _client(endpoint: Endpoint, backend: Backend) -> httpx.Client:
     try:
         client = httpx.Client(
             verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -374,5 +374,5 @@ def _client(endpoint: Endpoint, watch: Watch) -> httpx.Client:
         raise ConfigError(f"The proxy that HTTPS_PROXY or ALL_PROXY names cannot be used: {error}") from None
     for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx.HTTPTransport):  # httpx has no public place for a backend
-            transport._pool._network_backend = Backend(watch)
+            transport._pool._network_backend = backend
     return client

@@ -26,8 +26,8 @@ GUESS = timedelta(days=365)
 RESTARTS = 4
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
-GENTLE_PAGES = 8
-PAUSE = 0.005
+GENTLE_PAGES = 12
+PAUSE = 0.003
 """Seconds without a page after which the walk counts as idle."""
 
 

@@ -43,7 +43,8 @@ class TransientError(EndpointError):
     @classmethod
     def of(cls, error: EndpointError) -> TransientError:
         """Return an error as one that may pass."""
-        return cls(str(error), status_code=error.status_code, request_id=error.request_id)
+        wait = getattr(error, "retry_after", None)
+        return cls(str(error), status_code=error.status_code, request_id=error.request_id, retry_after=wait)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Pace:
     def turn(self) -> None:
         """Wait until a request may be sent."""
         while (wait := self._claim()) > 0:
+            self._watch.sleep(wait)
+
+    def quiet(self) -> None:
+        """Wait while the service asked for quiet: also a request that has its turn, up to its first byte."""
+        while (wait := self._closed_until - time.monotonic()) > 0:
             self._watch.sleep(wait)
 
     def _claim(self) -> float:

@@ -45,6 +45,8 @@ _ESCAPE = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\
 class TooHeavyError(EndpointError):
     """The request was too much: a 504, or a body past the limit. Ask for a narrower window or fewer rows."""
 
+    retry_after: float | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -226,7 +228,9 @@ def refusal(answer: Answer, asked: str) -> EndpointError:
     if status in (401, 403) or (asked != PAGE and 400 <= status < 500 and status not in PASSING):
         return AuthError(f"{message} {_REFUSED.get(status, _REFUSED[401])}", **known)
     if status == 504 and asked == PAGE:
-        return TooHeavyError(message, retryable=True, **known)
+        heavy = TooHeavyError(message, retryable=True, **known)
+        heavy.retry_after = retry_after(answer)
+        return heavy
     if status == 500 and _NO_DATABASE.search(said):
         return EndpointError(f"{message} Contact the service's support.", **known)
     if status >= 500 or status in PASSING or status < 300:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,8 +63,9 @@ class Watch(threading.local):
             raise Cancelled
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, but not on when the run is stopped."""
+        """Sleep, but not on when the run is stopped; the time of an answer under way stands still."""
         end = time.monotonic() + seconds
+        self._deadline += seconds
         self.check()
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, GLANCE))
@@ -72,10 +73,19 @@ class Watch(threading.local):
 
 
 class Backend(httpcore.SyncBackend):
-    """The usual sockets, under a watch."""
+    """The usual sockets, under a watch.
 
-    def __init__(self, watch: Watch) -> None:
+    Parameters
+    ----------
+    watch
+        Ends waits.
+    gate
+        Called before anything is sent: may wait.
+    """
+
+    def __init__(self, watch: Watch, gate: Callable[[], None]) -> None:
         self._watch = watch
+        self._gate = gate
 
     def connect_tcp(
         self,
@@ -87,13 +97,14 @@ class Backend(httpcore.SyncBackend):
     ) -> httpcore.NetworkStream:
         """Connect to a host."""
         stream = super().connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Stream(stream, self._watch)
+        return _Stream(stream, self._watch, self._gate)
 
 
 class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, watch: Watch) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, watch: Watch, gate: Callable[[], None]) -> None:
         self._stream = stream
         self._watch = watch
+        self._gate = gate
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         silence = time.monotonic() + (timeout or float("inf"))
@@ -107,6 +118,7 @@ class _Stream(httpcore.NetworkStream):
                 continue
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._gate()
         self._stream.write(buffer, timeout)
 
     def close(self) -> None:
@@ -115,7 +127,8 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._watch)
+        stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return _Stream(stream, self._watch, self._gate)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -24,6 +24,8 @@ from d22kit import responses
 from d22kit.config import Endpoint
 from d22kit.endpoint import Cancelled, DeadCursorError, Page, Patience, Service, TooHeavyError
 from d22kit.errors import AuthError, ConfigError, EndpointError, ProtocolError, RetriesExhaustedError
+from d22kit.patience import Pace, TransientError
+from d22kit.sockets import Backend, Watch
 
 QUICK = Patience(connect=2, silence=0.5, answer=1.0, attempts=6, first_contact=2, first=0.001, longest=0.004)
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
@@ -429,6 +431,38 @@ def test_nobody_sends_before_retry_after_is_over(status: int, form: str) -> None
         later = [request.at for request in faulty.pages[1:]]
         assert len(later) == 5
         assert min(later) >= refused_at[0] + 1.0
+
+
+def test_not_even_a_request_that_has_its_turn_is_sent_before() -> None:
+    """It may have waited for its connection while another one was refused."""
+    watch = Watch()
+    pace = Pace(QUICK, watch, None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stream = Backend(watch, pace.quiet).connect_tcp(*listener.getsockname()[:2], timeout=2)
+        service, _ = listener.accept()
+        pace.turn()
+        refused_at = time.monotonic()
+        refusal = TransientError("too many", status_code=429, retry_after=1.0)
+        refused = threading.Thread(target=pace.rest, args=(1, refusal))
+        refused.start()
+        while not pace.throttled_s:
+            time.sleep(0.001)
+        stream.write(b"GET")
+        with service:
+            assert service.recv(3) == b"GET"
+        assert time.monotonic() >= refused_at + 1.0
+        refused.join()
+        stream.close()
+
+
+def test_a_504_that_asks_for_a_wait_gets_it() -> None:
+    refused = failure(504, headers={"Retry-After": "1"})
+    with serving(refused) as (faulty, service):
+        with pytest.raises(TooHeavyError) as caught:
+            page(service)
+        service.rest(1, caught.value)
+        page(service)
+        assert faulty.pages[1].at >= faulty.pages[0].at + 1.0
 
 
 def _already_set() -> threading.Event:
