@@ -9,7 +9,8 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import date, timedelta
 from typing import Any, TypeVar
 
@@ -118,6 +119,21 @@ def _warning(
     return f"d22kit: {message}\n"
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Let the log speak on stderr: nobody else set it up."""
+    log, handler = logging.getLogger("d22kit"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("d22kit: %(message)s"))
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(handler)
+
+
 def _end(*_: object) -> None:
     # An exit, unlike the signal's default, cleans up.
     sys.exit(TERMINATED)
@@ -163,8 +179,11 @@ def demo(rows: int, output: str) -> None:
 @click.option("--progress/--no-progress", default=None, help="Draw a progress bar.  [default: in a terminal]")
 @_json
 def sync(as_json: bool, **options: Any) -> None:
-    """Bring the store up to the service."""
-    _print(d22kit.sync(**options), as_json)
+    """Bring the store up to the service. Without a bar, a line on stderr says every half minute how far it is."""
+    barred = sys.stderr.isatty() if options["progress"] is None else options["progress"]
+    with nullcontext() if barred else _told():
+        report = d22kit.sync(**options)
+    _print(report, as_json)
 
 
 @main.command()

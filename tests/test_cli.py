@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import d22kit
+from d22kit import progress
 from d22kit.cli import main
 from d22kit.commits import commit_rows
 from d22kit.frames import Quarantined
@@ -47,6 +49,19 @@ def test_sync_status_and_quarantine(service: Simulation) -> None:
     service.tick(inserts=3, late=0)
     assert json.loads(run("sync", "--json", "--no-progress").stdout)["new"] == 3
     assert "files deleted" in run("vacuum", "--keep", "0").output
+
+
+def test_a_sync_without_a_terminal_says_how_far_it_is_and_only_on_stderr(
+    service: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_SECONDS", -1)
+    first = run("sync", "--json")
+    assert json.loads(first.stdout)["new"] == 1_000
+    assert "d22kit: sync: " in first.stderr
+    assert "rows 1,000, " in first.stderr.splitlines()[-1]
+    assert not logging.getLogger("d22kit").handlers
+    monkeypatch.setattr(progress, "LOG_SECONDS", 30)
+    assert run("sync", "--json").stderr == ""
 
 
 def test_audit_finds_what_the_service_deleted(service: Simulation) -> None:
