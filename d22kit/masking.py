@@ -7,12 +7,14 @@ texts), are in `masking.toml`. Masking errs on the side of hiding.
 
 from __future__ import annotations
 
+import html
 import re
 import tomllib
 from collections.abc import Callable
 from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -36,6 +38,12 @@ ENDING = 4
 
 UNIT = re.compile(r"^(?:[\d_]+(?:[kmg]i?b?|b|m?s|h|d|x|st|nd|rd|th|min|sec|bytes)?|[a-z])$", re.IGNORECASE)
 """A number, also with its unit, or a single letter."""
+
+ESCAPE = re.compile(
+    r"&(?:#\d{1,7}|#x[\da-f]{1,6}|[a-z]{2,8});|(?:%[\da-f]{2})+|(?:\\u[\da-f]{4}|\\x[\da-f]{2})+",
+    re.IGNORECASE,
+)
+"""Characters written as HTML, a link or JSON writes them."""
 
 CUT_PLACEHOLDER = r"<[a-z]{1,5}$"
 
@@ -156,8 +164,8 @@ def _run(texts: pl.Series, expression: pl.Expr) -> pl.Series:
 
 def _once(texts: pl.Series) -> pl.Series:
     read, named, left = _stages()
-    marked = _each_word(_run(texts, read), _mark)
-    return _run(_each_word(_run(marked, named), _hide), left)
+    marked = _each(WORD, _run(_each(ESCAPE, texts, _unescaped), read), _mark)
+    return _run(_each(WORD, _run(marked, named), _hide), left)
 
 
 @cache
@@ -168,9 +176,23 @@ def _stages() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     return _chain("keep", _chain("hide", short)), _chain("names", text), _chain("finish", text)
 
 
-def _each_word(texts: pl.Series, change: Callable[[re.Match[str]], str]) -> pl.Series:
-    changed = [None if text is None else WORD.sub(change, text) for text in texts]
+def _each(found: re.Pattern[str], texts: pl.Series, change: Callable[[re.Match[str]], str]) -> pl.Series:
+    changed = [None if text is None else found.sub(change, text) for text in texts]
     return pl.Series(texts.name, changed, dtype=pl.String)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """Return what an escape stands for; one that stands for nothing stays."""
+    written = escape[0]
+    if written[0] == "&":
+        return html.unescape(written)
+    try:
+        if written[0] == "%":
+            return unquote(written, errors="strict")
+        units = written.encode("ascii").decode("unicode_escape")
+        return units.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeError:
+        return written
 
 
 def _mark(word: re.Match[str]) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from urllib.parse import quote
+
 import pandas as pd
 import polars as pl
 import pytest
@@ -240,7 +244,95 @@ PHONES = [
     "wa_id=971501234567",
     "0151/23456789",
     "x971501234567x",
+    "x050 123 4567x",
+    "050 - 123 - 4567",
+    "050–123–4567",
+    "050·123·4567",
+    "050_123_4567",
+    "97-15012-345-67",
+    "050,123,4567",
+    "+971 (0)50 / 123 4567",
+    "٠٥٠ ١٢٣ ٤٥٦٧",
+    "&#43;971501234567",
+    "784-1987-1234567-1",
+    "AE07 0331 2345 6789 0123 456",
+    "SA0380000000608010167519",
+    "4111 1111 1111 1111",
+    "21/05/1987",
+    "203.0.113.94",
+    "203 .0 .113 .94",
+    "203,0,113,94",
+    "2001:db8:85a3::8a2e:370:7334",
 ]
+GLUES = [
+    " ", "x", "é", "ع", ":", "=", "<", "(", "/", "_", "-", ".", '"', "'", "@", "#", ";", ",", "[", "{", "~", "*", "$",
+    "!", "?", '="', "\\n", "\r\n", "%20", "&quot;", '=\\"', "+",
+]  # fmt: skip
+"""What sticks to planted data, in front of it and behind it."""
+
+
+@pytest.mark.parametrize("glue", GLUES)
+def test_no_number_survives_whatever_sticks_to_it(glue: str) -> None:
+    sides = ((glue, ""), ("", glue), (glue, glue))
+    texts = pl.Series([f"user{left}{number}{right} unknown" for number in PHONES for left, right in sides])
+    shown = mask(texts)
+    left = [(text, after) for text, after in zip(texts, shown, strict=True) if re.search(r"\d{3}", after)]
+    assert left == []
+    assert mask(shown).equals(shown)
+
+
+@pytest.mark.parametrize("glue", GLUES)
+def test_no_name_survives_whatever_sticks_to_it(glue: str) -> None:
+    names = [name for name in NAMES if name.isascii()]
+    spelt = [
+        form
+        for first, last in (name.lower().replace("'", "").rsplit(" ", 1) for name in names)
+        for form in (
+            f"{first}.{last}",
+            f"{last}_{first}",
+            f"{first.title()} {last.title()}",
+            f"{first}@{last}.example",
+        )
+    ]
+    shown = mask(pl.Series([f"message{glue}{name}{glue} refused" for name in spelt])).str.to_lowercase()
+    parts = {
+        part
+        for name in names
+        for part in name.lower().replace("'", "").replace("-", " ").split()
+        if len(part) > 3
+    }
+    assert [(text, part) for text in shown for part in parts if part in text] == []
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda text: "".join(f"&#{ord(letter)};" for letter in text),
+        lambda text: "".join(f"&#x{ord(letter):X};" for letter in text),
+        lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+        lambda text: "".join(f"\\u{ord(letter):04x}" for letter in text),
+        lambda text: "".join(f"\\x{ord(letter):02x}" for letter in text),
+        lambda text: quote(quote(text, safe=""), safe=""),
+        lambda text: " ".join(text),
+    ],
+)
+def test_no_escape_hides_from_masking(written: Callable[[str], str]) -> None:
+    assert mask(f"to {written('ana.silva@acme.example')} failed") in ("to <email> failed", "to <word> failed")
+
+
+@pytest.mark.parametrize(
+    "text", ["100% sure", "50%zz", "%ff%fe", "&nosuch;", "\\ud800", "&#99999999;", "&#0;"]
+)
+def test_what_is_no_escape_does_no_harm(text: str) -> None:
+    assert mask(mask(text)) == mask(text)
+
+
+def test_codes_beside_numbers_stay() -> None:
+    texts = [
+        "550 5.1.1 user unknown", "421-4.7.0 421 4.7.0 try later", "error 131026 - 24 hours", "list S3140 550 5.7.1",
+        "(#131047) 24 hours", "5.7.606-649 banned", "AUP#1310 421 blocked", "code 30005 550 5.1.1",
+    ]  # fmt: skip
+    assert mask(pl.Series(texts)).to_list() == texts
 
 
 def test_no_name_survives_wherever_it_stands() -> None:
