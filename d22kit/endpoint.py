@@ -339,7 +339,7 @@ class Service:
         return answer
 
     def _arrived(self, answer: Answer) -> None:
-        self._pace.reached = True
+        self._pace.heard()
         self._date = answer.headers.get("date", self._date)
         self._count("bytes", len(answer.body))
         if answer.status == 200:

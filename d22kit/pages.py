@@ -27,6 +27,8 @@ RESTARTS = 4
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
 GENTLE_PAGES = 12
+HEAVY_ROWS = 3
+"""Bodies past the limit in a row, when one row was asked for, that may be accidents."""
 PAUSE = 0.003
 """Seconds without a page after which the walk counts as idle."""
 
@@ -331,7 +333,7 @@ class _Crew:
             before = run.window, self._appetite.limit
             if error.status_code != 504:
                 if run.heavy:  # once may be an accident
-                    self._appetite.limit = max(1, limit // 4)
+                    self._appetite.limit = min(self._appetite.limit, max(1, limit // 4))
             elif run.window.until <= EPOCH:
                 run.window = replace(run.window, cursor=None, done=True)
                 self._runs.remove(run)
@@ -339,7 +341,7 @@ class _Crew:
             else:
                 self._cut(run, self._appetite.choked(limit, run.window))
             stuck = before == (run.window, self._appetite.limit)
-        if stuck and run.heavy and error.status_code != 504:
+        if limit == 1 and run.heavy >= HEAVY_ROWS and error.status_code != 504:
             raise ProtocolError(f"{error} It held no more than one row.", request_id=error.request_id)
         run.heavy = run.heavy + 1 if stuck else 1
         if not run.window.done:

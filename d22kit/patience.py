@@ -96,6 +96,7 @@ class Pace:
         self._last = 0.0
         self._gap = 0.0
         self._noticed = -NOTICE_EVERY
+        self._heard = time.monotonic()
         self.reached = False
         self.throttled_s = 0.0
 
@@ -122,6 +123,11 @@ class Pace:
         if self._gap:
             with self._lock:
                 self._gap = self._gap * EASING if self._gap > FIRST_GAP / 10 else 0.0
+
+    def heard(self) -> None:
+        """Note that the service answered, whatever it said."""
+        self.reached = True
+        self._heard = time.monotonic()
 
     def rest(self, attempt: int, reason: TransientError) -> None:
         """Wait after a failed attempt, or give up where there were enough.
@@ -168,10 +174,11 @@ class Pace:
         return random.uniform(0.0, top)  # noqa: S311 - jitter, no secret
 
     def _tell(self, text: str, attempt: int, wait: float) -> None:
-        if self._notify is None or (attempt < NOTICE_AFTER and wait < NOTICE_EVERY):
+        now = time.monotonic()
+        long = attempt >= NOTICE_AFTER or now + wait - self._heard >= NOTICE_EVERY
+        if self._notify is None or not long:
             return
         with self._lock:
-            now = time.monotonic()
             if now - self._noticed < NOTICE_EVERY:
                 return
             self._noticed = now

@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 PAGE = "a page of D22"
-LARGEST_BODY = 64 << 20
+LARGEST_BODY = 16 << 20
+"""Forty times a usual page. Every worker may hold one, and a page past it is asked for again with fewer rows."""
 MARGIN = 0.05
 LONGEST_QUOTE = 300
 PASSING = (408, 425, 429, 502, 503)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from faulty import LENDER, ODD, Faulty, Reply, Request, envelope, failure, records, reply
 
-from d22kit import responses
+from d22kit import patience, responses
 from d22kit.config import Endpoint
 from d22kit.endpoint import Cancelled, DeadCursorError, Page, Patience, Service, TooHeavyError
 from d22kit.errors import AuthError, ConfigError, EndpointError, ProtocolError, RetriesExhaustedError
@@ -487,6 +487,16 @@ def test_a_service_gone_for_a_while_is_waited_for_with_a_notice_and_then_given_u
     assert len(notices) == 1
     assert "down for repairs" in notices[0]
     assert "503" in notices[0]
+
+
+def test_a_service_that_falls_silent_is_told_of_at_its_first_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "NOTICE_EVERY", QUICK.silence)
+    notices: list[str] = []
+    with Faulty(records(3), on_pages(silent)) as faulty:
+        with Service(faulty.endpoint, patience=QUICK, notify=notices.append) as service:
+            page(service)
+        assert len(faulty.pages) == 2
+    assert "Attempt 1 of 6 failed" in notices[0]
 
 
 def test_a_service_never_reached_is_given_up_soon() -> None:

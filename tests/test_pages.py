@@ -373,6 +373,25 @@ def test_bodies_past_the_limit_are_asked_for_in_smaller_pages(monkeypatch: pytes
             steps_of(faulty, plan(rows))
 
 
+def test_workers_that_meet_such_bodies_at_once_do_not_take_it_for_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(responses, "LARGEST_BODY", 5000)
+    rows, both = records(40), threading.Barrier(2)
+    middle, end = rows[20].at, rows[-1].at + MINUTE
+    windows = [Window(0, None, middle, middle, limit=8), Window(1, middle, end, end, limit=8)]
+
+    def swell(request: Request) -> bytes | None:
+        if not request.is_page or len(faulty.pages) > 4:
+            return None
+        both.wait(10)
+        return reply(200, b" " * 6000)
+
+    with Faulty(rows, swell) as faulty:
+        assert set(ids(steps_of(faulty, windows, workers=2))) == faulty.truth
+        assert [request.query["limit"] for request in faulty.pages[:6]] == ["8"] * 4 + ["2"] * 2
+
+
 @contextmanager
 def writing(faulty: Faulty, seed: int) -> Iterator[None]:
     """Rows change and arrive all the while."""
