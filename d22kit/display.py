@@ -79,7 +79,8 @@ class Facts:
             for label, value in self.facts()
         )
         advice = "".join(f"<p><strong>!</strong> {html.escape(sentence)}</p>" for sentence in self.advice())
-        return f"<table><caption>{html.escape(self.title)}</caption>{rows}</table>{advice}"
+        caption = f"<caption style='text-align:left;font-weight:bold'>{html.escape(self.title)}</caption>"
+        return f"<table>{caption}{rows}</table>{advice}"
 
 
 def _hung(lead: str, text: str) -> list[str]:

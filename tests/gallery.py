@@ -83,7 +83,7 @@ DRAWN: dict[str, Draw] = {
     "volume": lambda f: charts.volume(d22kit.volume(f, **BY)),
     "volume_month": lambda f: charts.volume(d22kit.volume(f, every="month", tz=ZONE)),
     "heatmap": lambda f: charts.heatmap(d22kit.heatmap(f, tz=ZONE), tz=ZONE),
-    "heatmap_groups": lambda f: charts.heatmap(d22kit.heatmap(f, **BY)),
+    "heatmap_groups": lambda f: charts.heatmap(d22kit.heatmap(f, **BY), tz=ZONE),
     "share": lambda f: charts.share(d22kit.share(f, **BY)),
     "delivery": lambda f: charts.delivery(d22kit.delivery(f, **BY)),
     "delivery_week": lambda f: charts.delivery(d22kit.delivery(f, every="week", tz=ZONE)),
@@ -91,9 +91,9 @@ DRAWN: dict[str, Draw] = {
     "bounces_template": lambda f: charts.bounces(d22kit.bounces(f, by="platform", level="template")),
     "time_to_last_update": lambda f: charts.time_to_last_update(d22kit.time_to_last_update(f, by="platform")),
     "engagement": lambda f: charts.engagement(d22kit.engagement(f, **BY)),
-    "contact_hours": lambda f: charts.contact_hours(d22kit.contact_hours(f, RULE)),
+    "contact_hours": lambda f: charts.contact_hours(d22kit.contact_hours(f, RULE), rule=RULE),
     "contact_hours_day": lambda f: charts.contact_hours(
-        d22kit.contact_hours(f, RULE, by="platform", every="hour")
+        d22kit.contact_hours(f, RULE, by="platform", every="hour"), rule=RULE
     ),
     "compare": lambda f: charts.compare(d22kit.compare(f, metric="delivery_rate", **BY)),
     "compare_volume": lambda f: charts.compare(d22kit.compare(f, metric="volume", **BY)),

@@ -9,10 +9,12 @@ from __future__ import annotations
 from d22kit.charts import theme
 from d22kit.charts.board import overview
 from d22kit.charts.change import anomalies, compare
-from d22kit.charts.dialogue import contact_hours, engagement
+from d22kit.charts.dialogue import engagement
+from d22kit.charts.hours import contact_hours
 from d22kit.charts.offline import enable
-from d22kit.charts.outcomes import bounces, delivery, time_to_last_update
+from d22kit.charts.outcomes import bounces, delivery
 from d22kit.charts.traffic import share, volume
+from d22kit.charts.waits import time_to_last_update
 from d22kit.charts.week import heatmap
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,8 +29,9 @@ __all__ = [
 MOST_GROUPS = 10
 """Groups drawn by name; the smaller ones are pooled as "other"."""
 
-LONGEST = 36
-"""Characters of a label; the rest of a longer one is cut."""
+LONGEST, LONGER = 36, 48
+"""Characters of a label, and of one of several columns; of a longer one the middle is cut: names that begin alike
+often end apart."""
 
 INHERITED = {
     "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",
@@ -127,8 +127,8 @@ def shown(value: Any, longest: int = LONGEST) -> str:
 
     Examples
     --------
-    >>> shown("SMS\\n"), shown(None), shown(" "), shown("x" * 99)
-    ('SMS', '(empty)', '(blank)', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…')
+    >>> shown("SMS\\n"), shown(None), shown(" "), shown("x" * 99 + "1")
+    ('SMS', '(empty)', '(blank)', 'xxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxx1')
     """
     if value is None:
         return "(empty)"
@@ -136,7 +136,7 @@ def shown(value: Any, longest: int = LONGEST) -> str:
         c if unicodedata.category(c)[0] != "C" or c in "\u200c\u200d" else " " for c in str(value)
     )
     line = " ".join(plain.split()) or "(blank)"
-    line = line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+    line = _cut(line, longest)
     line += "\u2060" * (line in INHERITED)
     # Altair's own HTML template does not escape what ends a script: a word joiner keeps the look and the page.
     return line.replace("</", "<\u2060/").replace("<!", "<\u2060!")
@@ -155,7 +155,7 @@ def pool(
         return Groups(frame.with_columns(g=pl.lit("")), [""], "", [])
     sizes = frame.group_by(groups).agg(pl.col(size).sum().alias("__size"))
     sizes = sizes.sort("__size", *groups, descending=[True, *[False] * len(groups)], nulls_last=True)
-    labels = _distinct([" · ".join(map(shown, row[:-1])) for row in sizes.iter_rows()])
+    labels = _distinct([_together(row[:-1]) for row in sizes.iter_rows()])
     rest = len(labels) - most
     notes = []
     if rest > 0:
@@ -163,7 +163,7 @@ def pool(
         notes = [f"The {f'{rest} smallest groups are' if rest > 1 else 'smallest group is'} pooled as other."]
     named = sizes.select(*groups, g=pl.Series(labels, dtype=pl.String))
     rows = frame.join(named, on=list(groups), how="left", nulls_equal=True, maintain_order="left")
-    return Groups(rows, list(dict.fromkeys(labels)), " · ".join(map(shown, groups)), notes)
+    return Groups(rows, list(dict.fromkeys(labels)), _together(groups), notes)
 
 
 def timeline(
@@ -201,7 +201,6 @@ def timeline(
     undated = frame.filter(pl.col("period_start").is_null())[size].sum()
     walls = dated.with_columns(*_walls(), _rank())
     named = pool(walls, groups, size, most=most)
-    most_rows = _lighter(most_rows, named.order)
     cells, drawn = _fitting(named.rows, every, most_rows // max(1, len(named.order)) - panel)
     room = most_rows // (cells["t"].n_unique() + panel) if cells.height else most
     if 1 < room < len(named.order):
@@ -215,12 +214,6 @@ def timeline(
     placed = rows.with_columns(_words(drawn)).with_columns(pl.col("t", "u").dt.timestamp("ms")).sort("g", "t")
     merged = drawn != every
     return Timeline(placed, named.order, named.title, drawn, zone, periods(dated), merged, notes)
-
-
-def _lighter(most_rows: int, labels: list[str]) -> int:
-    """Fewer rows fit where labels are long, or of letters that JSON spells in six."""
-    size = sum(len(json.dumps(label)) for label in labels) / max(1, len(labels))
-    return int(most_rows * min(1, 130 / (100 + size)))
 
 
 def _fitting(cells: pl.DataFrame, every: str, most_periods: int) -> tuple[pl.DataFrame, str]:
@@ -282,6 +275,18 @@ def _polars(answer: Any, function: str) -> pl.DataFrame:
             f"not a {type(answer).__name__}."
         ) from None
     return frame
+
+
+def _together(values: Sequence[Any]) -> str:
+    """The label of a group of several columns: of many the middle is cut."""
+    return _cut(" · ".join(map(shown, values)), LONGER)
+
+
+def _cut(text: str, longest: int) -> str:
+    tail = longest // 3
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
 
 
 def _distinct(labels: list[str]) -> list[str]:

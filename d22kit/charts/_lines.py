@@ -39,22 +39,25 @@ def line_with_band(
     *,
     labels: bool = True,
     lowest: float = 0,
+    half: bool = False,
 ) -> list[alt.Chart]:
     """Return a line `v` in its band `lo`–`hi`; what is not settled is dashed; and strips that tell on hovering.
 
     The source has `s`: 0 where a period is settled, 1 for the last of these, 2 where it is not, 3 where it still runs;
     `kinds` are those there are, for a layer without data makes Vega complain. Where it has `r`, the mean of a
-    week, that is the line, and `v` stands thin behind it. The axis begins at `lowest`.
+    week, that is the line, and `v` stands thin behind it. The axis begins at `lowest`. A panel of `half` the width
+    has room for half the points.
     """
     there = {name for row in source.values for name in row}
     middle = time_axis(line, "c", labels=labels)
     base = alt.Chart(source).transform_calculate(c="(datum.t + datum.u) / 2").encode(x=middle)
     look: dict[str, Any] = {"color": theme.PALETTE[0], "clip": True}
-    smooth, few = "r" in there, line.periods <= MOST_DOTS
+    smooth, few = "r" in there, line.periods <= MOST_DOTS // (1 + half)
     drawn = {"strokeWidth": 2 if few else 1.2, "opacity": 0.4 if smooth else 1, **look}
     # One period has a point in place of a line: its interval is a stroke.
     shape = base.mark_area(opacity=0.2, **look) if line.periods > 1 else _stroke(base)
-    settled = base.transform_filter("datum.s < 2").mark_line(**drawn).encode(y=y("v"))
+    # A period between two without a value has no line: the round cap makes it a point.
+    settled = base.transform_filter("datum.s < 2").mark_line(strokeCap="round", **drawn).encode(y=y("v"))
     moving = base.transform_filter("datum.s > 0").mark_line(strokeDash=[3, 3], **drawn).encode(y=y("v"))
     within = f"datum.v >= {lowest}"
     dots = base.transform_filter(f"datum.s < 2 && {within}").mark_point(**_dot(filled=True)).encode(y=y("v"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import altair as alt
@@ -26,6 +26,7 @@ __all__ = [
     "edges",
     "empty",
     "finish",
+    "fitted",
     "heading",
     "layered",
     "legend_filter",
@@ -48,9 +49,16 @@ WIDTH, HEIGHT = 640, 260
 MOST_MARKS, MOST_BYTES = 5_000, 300_000
 """What a browser draws at once and a notebook carries without pain; nothing larger is given out."""
 
+LEAST = 0.02
+"""The part of a chart that is drawn at the least, where all of it would be too large."""
+
+SHAPES = ("line", "area")
+"""Marks that are one shape however many rows they have."""
+
 DAY_MS = 86_400_000
 PARTS = ("layer", "concat", "hconcat", "vconcat")
 
+D = TypeVar("D")
 C = TypeVar("C", alt.Chart, alt.LayerChart, alt.ConcatChart, alt.VConcatChart)
 
 
@@ -170,7 +178,10 @@ def time_axis(
         titleAnchor="end",
         **_ticks(timeline, days),
     )
-    span: Any = {"domain": {"param": zoom.name, "encoding": "x"}} if zoom else edges(timeline)
+    span: Any = edges(timeline)
+    if zoom:
+        # What is dragged over sets the raw domain, which has no padding.
+        span = {"domain": {"param": zoom.name, "encoding": "x"}, "padding": 6}
     return alt.X(field=field, type="temporal", axis=axis, scale=alt.Scale(type="utc", nice=False, **span))
 
 
@@ -224,18 +235,47 @@ def titled(chart: C, title: alt.Title) -> C:
     return done
 
 
+class _TooLargeError(InputError):
+    """A chart is too large; `part` of it would fit."""
+
+    part: float = 1
+
+
+def fitted(draw: Callable[[float], D]) -> D:
+    """Return `draw(1.0)`, or as much of it as is small enough to be given out."""
+    part = 1.0
+    while True:
+        try:
+            return draw(part)
+        except _TooLargeError as error:
+            if part < LEAST:
+                raise
+            part *= min(0.9, 0.95 * error.part)
+
+
 def finish(chart: C, title: alt.Title, function: str) -> C:
     """Give a chart its title and its alternative text, and refuse one too large to draw."""
     done: C = _quiet(chart).properties(title=title, description=_alt(title))
     spec = done.to_dict(validate=False)
-    rows, size = sum(map(len, spec.get("datasets", {}).values())), len(json.dumps(spec).encode())
-    if rows > MOST_MARKS or size > MOST_BYTES:
-        raise InputError(
-            f"charts.{function} would draw {rows:,} rows ({size / 1000:,.0f} kB), more than {MOST_MARKS:,} marks or "
+    sizes = {name: len(rows) for name, rows in spec.get("datasets", {}).items()}
+    marks, size = max(sum(sizes.values()), _marks(spec, sizes)), len(json.dumps(spec).encode())
+    if marks > MOST_MARKS or size > MOST_BYTES:
+        error = _TooLargeError(
+            f"charts.{function} would draw {marks:,} marks ({size / 1000:,.0f} kB), more than {MOST_MARKS:,} marks or "
             f"{MOST_BYTES // 1000} kB, which no one can read. Ask d22kit.{function} for a longer period "
-            "(every='week'), fewer columns in by=, or filter its answer first."
+            "(every='month'), fewer columns in by=, or filter its answer first."
         )
+        error.part = min(MOST_MARKS / marks, MOST_BYTES / size)
+        raise error
     return done
+
+
+def _marks(spec: dict[str, Any], sizes: dict[str, int], above: int = 0) -> int:
+    """How many marks a specification draws at most; `above` are the rows it inherits."""
+    rows = sizes.get(spec.get("data", {}).get("name"), above)
+    if parts := [part for kind in PARTS for part in spec.get(kind, ())]:
+        return sum(_marks(part, sizes, rows) for part in parts)
+    return 1 if spec.get("mark", {}).get("type") in SHAPES else rows
 
 
 def _quiet(chart: C) -> C:
@@ -292,6 +332,9 @@ def _label(days: float, every: str) -> str:
 def _ticks(timeline: Timeline, days: float) -> dict[str, Any]:
     """Ticks under the middle of each bar where bars are few and long, else where Vega puts them."""
     few = timeline.every in ("month", "quarter", "year") and timeline.periods <= 18
+    if timeline.every == "week" and days <= 120:
+        starts = timeline.rows["t"].unique().sort()
+        return {"values": starts.gather_every(1 + len(starts) // 10).to_list()}
     if few or (timeline.every == "day" and timeline.periods <= 14):
         middles = timeline.rows.select(((pl.col("t") + pl.col("u")) // 2).alias("m")).unique().sort("m")
         return {"values": middles["m"].to_list()}

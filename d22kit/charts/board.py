@@ -17,8 +17,10 @@ from d22kit.charts._marks import (
     data,
     empty,
     finish,
+    fitted,
     heading,
     layered,
+    legend_filter,
     note,
     percent_axis,
     time_axis,
@@ -41,6 +43,8 @@ WIDE, HALF = 880, 400
 NAMED = 6
 """Groups drawn by name: more lines in so little room cannot be told apart."""
 MOST_POINTS, MOST_SENTENCES = 700, 2
+FEW = 14
+"""Periods on a line whose points are seen."""
 LENGTHS = {"day": (3, 31), "week": (37, 4.4)}
 """Months up to which a period is drawn, and how many of it a month has; beyond, months."""
 
@@ -82,7 +86,20 @@ def overview(
     every = _every(volume(frame, by=by, every="month", tz=tz, calendar=calendar, roles=roles))
     ask: dict[str, Any] = {"by": by, "every": every, "tz": tz, "calendar": calendar, "roles": roles}
     counted = opened(volume(frame, **ask), "volume", ["rows", "small"])
-    much = timeline(counted, "volume", ["rows"], size="rows", most_rows=MOST_POINTS, most=NAMED)
+    asked = {
+        "volume": counted,
+        "delivery": delivery(frame, **ask),
+        "engagement": engagement(frame, **ask),
+        "heatmap": heatmap(frame, tz=getattr(counted.schema["period_start"], "time_zone", None) or tz),
+        "bounces": bounces(frame, roles=roles),
+        "anomalies": [anomalies(frame, metric=metric, **{**ask, "every": "day"}) for metric in WATCHED],
+    }
+    return fitted(partial(_screen, asked, title))
+
+
+def _screen(asked: dict[str, Any], title: str | None, part: float) -> alt.VConcatChart | alt.Chart:
+    counted, most = asked["volume"], int(MOST_POINTS * part)
+    much = timeline(counted, "volume", ["rows"], size="rows", most_rows=most, most=NAMED)
     head = heading(
         title or "How much do we communicate, does it arrive, does anyone answer?",
         f"{int(much.rows['rows'].sum()):,} rows · per {much.every} of creation · {much.zone} · {much.range}",
@@ -91,22 +108,21 @@ def overview(
     )
     if not much.rows.height:
         return empty(head)
-    arrived = _line(delivery(frame, **ask), counted, "delivery", ["attempted", "delivered", "known"])
-    answered = _line(engagement(frame, **ask), counted, "engagement", ["delivered", "inbound"])
-    unusual = [
-        anomalies(frame, metric=metric, by=by, tz=tz, calendar=calendar, roles=roles) for metric in WATCHED
-    ]
-    brush = alt.selection_interval(encodings=["x"], name="zoom")
-    pick = alt.selection_point(fields=["g"], bind="legend", name="only")
+    arrived = _line(asked["delivery"], counted, "delivery", ["attempted", "delivered", "known"], most)
+    answered = _line(asked["engagement"], counted, "engagement", ["delivered", "inbound"], most)
+    pick = legend_filter(much, "overview")
+    brush = alt.selection_interval(encodings=["x"], name=pick.name.replace("only", "zoom"))
     lines = alt.hconcat(
         _arrival(arrived, much.order, brush, pick), _replies(answered, much.order, brush, pick), spacing=46
     )
     foot = (
-        alt.hconcat(_week(heatmap(frame, tz=tz)), _why(bounces(frame, roles=roles)), spacing=24)
+        alt.hconcat(_week(asked["heatmap"], much.zone), _why(asked["bounces"]), spacing=24)
         .resolve_legend(color="independent")
         .resolve_scale(color="independent")
     )
-    rows = [_figures(much, arrived, answered), _traffic(much, brush, pick), lines, foot, _words(unusual)]
+    rows = [
+        _figures(much, arrived, answered), _traffic(much, brush, pick), lines, foot, _words(asked["anomalies"]),
+    ]  # fmt: skip
     screen: alt.VConcatChart = (
         alt.vconcat(*rows, spacing=26).resolve_legend(color="independent").resolve_scale(color="independent")
     )
@@ -127,12 +143,12 @@ def _every(months: Any) -> str:
     return next(fits, "month")
 
 
-def _line(answer: Any, volume: pl.DataFrame, function: str, counts: list[str]) -> Timeline:
+def _line(answer: Any, volume: pl.DataFrame, function: str, counts: list[str], most: int) -> Timeline:
     """An answer with the groups of the volume: the same ones are named, in the same order."""
     keys = ["period_start", *groups_of(volume, after="period_state", before="small")]
     frame = opened(answer, function, [*keys, *counts])
     ranked = frame.join(volume.select(*keys, "rows"), on=keys, how="left", nulls_equal=True)
-    return timeline(ranked, function, [*counts, "rows"], size="rows", most_rows=MOST_POINTS, most=NAMED)
+    return timeline(ranked, function, [*counts, "rows"], size="rows", most_rows=most, most=NAMED)
 
 
 def _figures(much: Timeline, arrived: Timeline, answered: Timeline) -> alt.LayerChart:
@@ -203,14 +219,15 @@ def _zoomed(
 ) -> alt.LayerChart:  # fmt: skip
     """Lines `v` per group, on the axis that the brush sets; dashed where outcomes still move."""
     hue = colour(order, line.title, symbol="none")
-    x = time_axis(line, zoom=brush)
-    drawn = settling(rows)
-    told = ["t", "g", "v", "w", "s", *(name for name in ("n", "r") if name in rows.columns)]
+    x = time_axis(line, "c", zoom=brush)
+    drawn = settling(rows).with_columns(c=(pl.col("t") + pl.col("u")) // 2)
+    told = ["c", "g", "v", "w", "s", *(name for name in ("n", "r") if name in rows.columns)]
     base = alt.Chart(data(drawn, *told)).transform_filter(pick).encode(x=x, y=y("v"), color=hue)
     flags = set(drawn["s"])
-    settled = base.transform_filter("datum.s < 2").mark_line(strokeWidth=2, clip=True)
+    settled = base.transform_filter("datum.s < 2").mark_line(strokeWidth=2, strokeCap="round", clip=True)
     dashed = base.transform_filter("datum.s > 0").mark_line(strokeWidth=2, strokeDash=[3, 3], clip=True)
-    dots = base.mark_point(size=70, opacity=0, clip=True).encode(tooltip=tips)
+    size, opacity = (26, 1) if line.periods <= FEW else (70, 0)
+    dots = base.mark_point(size=size, opacity=opacity, filled=True, clip=True).encode(tooltip=tips)
     lines = [*([settled] if min(flags) < 2 else []), *([dashed] if max(flags) > 0 else [])]
     return layered(*lines, dots, width=HALF, height=150)
 
@@ -264,10 +281,10 @@ def _replies(
     return titled(_zoomed(line, rows, order, y, tips, brush, pick), title)
 
 
-def _week(answer: Any) -> alt.Chart:
+def _week(answer: Any, zone: str) -> alt.Chart:
     cells = opened(answer, "heatmap", ["weekday", "hour"]).filter(pl.col("hours_observed") > 0)
     cells = cells.with_columns(g=pl.lit(""), v=pl.col("rows") / pl.col("hours_observed"))
-    return grid(cells, "When?", cell=(15, 18), frame="group")
+    return grid(cells, "When?", cell=(15, 18), tz=zone, frame="group")
 
 
 def _why(answer: Any) -> alt.LayerChart | alt.Chart:
@@ -280,15 +297,18 @@ def _why(answer: Any) -> alt.LayerChart | alt.Chart:
 
 def _words(answers: list[Any]) -> alt.Chart:
     """The strongest alarms of each measure that is watched, a sentence each: counts would crowd out rates."""
-    said, left = [], 0
+    said, left, known = [], 0, False
     for answer in answers:
-        found = opened(answer, "anomalies", ["text", "excess_rows"]).drop_nulls("text")
+        frame = opened(answer, "anomalies", ["text", "excess_rows", "usual_lo"])
+        found, known = frame.drop_nulls("text"), known or frame["usual_lo"].is_not_null().any()
         strongest = found.sort(pl.col("excess_rows").abs(), "text", descending=[True, False])[
             "text"
         ].to_list()
         said += [shown(text, 140) for text in strongest[:MOST_SENTENCES]]
         left += len(strongest[MOST_SENTENCES:])
-    said = said or ["Nothing leaves its usual band."]
+    said = said or [
+        "Nothing leaves its usual band." if known else "There are too few earlier days to say what is usual."
+    ]
     more = [f"… and {left} more: see charts.anomalies"] if left else []
     values = [{"i": i, "text": text} for i, text in enumerate([*said, *more])]
     chart: alt.Chart = (

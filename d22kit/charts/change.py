@@ -17,6 +17,7 @@ from d22kit.charts._marks import (
     data,
     empty,
     finish,
+    fitted,
     heading,
     layered,
     listed,
@@ -31,8 +32,13 @@ from d22kit.charts._marks import (
 
 __all__ = ["anomalies", "compare"]
 
+COMPARED = (
+    "metric", "value", "base_value", "n", "difference", "difference_lo", "difference_hi", "usual_lo", "usual_hi",
+    "period_start", "period_end", "base_start", "base_end", "verdict",
+)  # fmt: skip
 MOST_COMPARED = 20
 MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 6, 1900, 10
+USUAL = ("usual_lo", "usual_hi", "text")
 NAMES = {
     "volume": "rows",
     "bounce_rate": "bounced of attempted",
@@ -41,6 +47,8 @@ NAMES = {
     "delivery_rate": "delivered of attempted",
     "inbound_per_100_delivered": "inbound per 100 delivered",
 }
+COUNTED = {"volume": "row", "inbound_per_100_delivered": "delivered row"}
+"""What a measure is counted over, where it is not attempts."""
 VERDICTS = {"within": theme.PALETTE[0], "beyond": theme.ACCENT, "unknown": theme.GREY}
 
 
@@ -65,28 +73,20 @@ def compare(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Ch
     InputError
         Where this is not the answer of `d22kit.compare`.
     """
-    needed = [
-        "metric",
-        "value",
-        "base_value",
-        "n",
-        "difference",
-        "difference_lo",
-        "difference_hi",
-        "usual_lo",
-        "usual_hi",
-    ]
-    frame = opened(
-        answer, "compare", [*needed, "period_start", "period_end", "base_start", "base_end", "verdict"]
-    )
+    return fitted(partial(_compare, answer, title))
+
+
+def _compare(answer: Any, title: str | None, part: float) -> alt.LayerChart | alt.Chart:
+    frame = opened(answer, "compare", COMPARED)
+    most = max(1, int(MOST_COMPARED * part))
     groups = groups_of(frame, after=None, before="metric")
     known = frame.filter(pl.col("difference").is_not_null())
     metric = known["metric"][0] if known.height else "volume"
-    head = heading(title or "Has it changed?", _spans(known, metric), _key(known), _left(frame, known))
+    head = heading(title or "Has it changed?", _spans(known, metric), _key(known), _left(frame, known, most))
     if not known.height:
         return empty(head, "There is nothing to compare.")
     named = pool(known, groups, "n", most=10**6)
-    kept = named.rows.filter(pl.col("g").is_in(named.order[:MOST_COMPARED]))
+    kept = named.rows.filter(pl.col("g").is_in(named.order[:most]))
     return finish(_pairs(kept.sort("difference", descending=True), metric), head, "compare")
 
 
@@ -97,7 +97,13 @@ def _spans(known: pl.DataFrame, metric: str) -> str:
     zone = getattr(known.schema["period_start"], "time_zone", None) or "UTC"
     now = span(row["period_start"], row["period_end"])
     then = span(row["base_start"], row["base_end"])
-    return f"{NAMES.get(metric, metric).capitalize()}: {now} against {then} · {zone} · n is {known['n'].sum():,} now"
+    counted = _counted(metric, int(known["n"].sum()))
+    return f"{NAMES.get(metric, metric).capitalize()}: {now} against {then} · {zone} · {counted} now"
+
+
+def _counted(metric: str, n: int) -> str:
+    """How many rows a measure stands on, and what they are."""
+    return plural(n, COUNTED.get(metric, "attempt"))
 
 
 def _key(known: pl.DataFrame) -> str:
@@ -109,15 +115,15 @@ def _key(known: pl.DataFrame) -> str:
     return f"Hollow: then. Filled: now.{usual}" if known.height else ""
 
 
-def _left(frame: pl.DataFrame, known: pl.DataFrame) -> list[str]:
-    few = frame.height - known.height
+def _left(frame: pl.DataFrame, known: pl.DataFrame, most: int) -> list[str]:
+    few, small = frame.height - known.height, known.height - most
     return [
-        *([f"{few} groups without a value in both periods are not drawn."] if few and known.height else []),
         *(
-            [f"The {known.height - MOST_COMPARED} smallest groups are not drawn."]
-            if known.height > MOST_COMPARED
+            [f"Not drawn: {plural(few, 'group')} without a value in both periods."]
+            if few and known.height
             else []
         ),
+        *([f"Not drawn: the {plural(small, 'smallest group')}."] if small > 0 else []),
     ]
 
 
@@ -172,7 +178,10 @@ def _pairs(rows: pl.DataFrame, metric: str) -> alt.LayerChart:
 
 def _x(field: str, metric: str) -> alt.X:
     form = ",.2~f" if _is_count(metric) or metric not in NAMES or metric.startswith("inbound") else "~%"
-    axis = alt.Axis(title=NAMES.get(metric, metric), titleAnchor="end", format=form, grid=True, tickCount=5)
+    step: dict[str, Any] = {"tickMinStep": 1} if _is_count(metric) else {}
+    axis = alt.Axis(
+        title=NAMES.get(metric, metric), titleAnchor="end", format=form, grid=True, tickCount=5, **step
+    )
     return alt.X(
         field=field, type="quantitative", axis=axis, scale=alt.Scale(zero=False, nice=True, padding=12)
     )
@@ -185,6 +194,8 @@ def _said(row: dict[str, Any], metric: str) -> str:
     def signed(value: float) -> str:
         return f"{value * size:+,.{digits}f}".replace("-", "−")
 
+    if unit == " rows" and abs(row["difference"]) == 1:
+        unit = " row"
     if row["difference_lo"] is None:
         return f"{signed(row['difference'])}{unit}"
     return f"{signed(row['difference'])}{unit} ({signed(row['difference_lo'])} to {signed(row['difference_hi'])})"
@@ -215,31 +226,30 @@ def anomalies(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt
     InputError
         Where this is not the answer of `d22kit.anomalies`, or its periods are too many to draw.
     """
-    frame = opened(answer, "anomalies", ["metric", "value", "n", "usual_lo", "usual_hi", "text"])
+    return fitted(partial(_anomalies, answer, title))
+
+
+def _anomalies(answer: Any, title: str | None, part: float) -> alt.ConcatChart | alt.Chart:
+    frame = opened(answer, "anomalies", [*("period_start", "metric", "value", "n"), *USUAL])
+    frame, earlier = _newest(frame, max(1, int(MOST_POINTS * part)))
     metric = frame["metric"][0] if frame.height else "volume"
-    alarms = int(frame["text"].is_not_null().sum())
     count = frame.with_columns(
         rows=pl.col("text").is_not_null() * 1_000_000_000_000 + pl.col("n").fill_null(0)
     )
     line = timeline(
         count, "anomalies", ["rows", "n"], size="rows",
-        intervals=["value", "usual_lo", "usual_hi", "text"], most_rows=10**9, most=10**6,
+        intervals=["value", *USUAL], most_rows=10**9, most=10**6,
     )  # fmt: skip
-    room = max(1, MOST_POINTS // max(1, line.periods))
+    room = max(1, int(MOST_POINTS * part) // max(1, line.periods))
     panel_groups = line.order[: min(room, max(1, min(MOST_PANELS, _alarmed(line))))]
     rest = len(line.order) - len(panel_groups)
     quiet = " without an alarm" if 0 < _alarmed(line) <= len(panel_groups) else ""
     head = heading(
         title or "Is anything unusual?",
         f"{NAMES.get(metric, metric).capitalize()} per {line.every} · {line.zone} · {line.range} · "
-        f"{int(line.rows['n'].sum()):,} in the denominator"
-        if metric != "volume"
-        else f"Rows per {line.every} · {line.zone} · {line.range} · {int(line.rows['n'].sum()):,} rows",
-        f"{alarms} {'period leaves' if alarms == 1 else 'periods leave'} the usual band."
-        if alarms
-        else "Nothing leaves the usual band."
-        if line.rows["usual_lo"].is_not_null().any()
-        else "There are too few earlier periods to say what is usual.",
+        f"{_counted(metric, int(line.rows['n'].sum()))}",
+        _found(line),
+        earlier,
         [f"{plural(rest, 'more group')}{quiet} {'is' if rest == 1 else 'are'} not drawn."] if rest else [],
     )
     if not line.rows.height:
@@ -247,6 +257,27 @@ def anomalies(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt
     rows = line.rows.rename({"value": "v", "usual_lo": "lo", "usual_hi": "hi"})
     drawn = [_watched(line, rows.filter(pl.col("g") == g), g, metric) for g in panel_groups]
     return finish(panels(drawn, 1), head, "anomalies")
+
+
+def _newest(frame: pl.DataFrame, most: int) -> tuple[pl.DataFrame, list[str]]:
+    """Keep the newest periods, for these can be acted on, and say what came before them."""
+    starts = frame["period_start"].drop_nulls().unique().sort(descending=True)
+    if len(starts) <= most:
+        return frame, []
+    kept = frame.filter(pl.col("period_start") >= starts[most - 1])
+    alarms = frame["text"].count() - kept["text"].count()
+    return kept, [
+        f"The newest {most:,} of {len(starts):,} periods; {plural(alarms, 'alarm')} came before these."
+    ]
+
+
+def _found(line: Timeline) -> str:
+    alarms = line.rows["text"].count()
+    if alarms:
+        return f"{plural(alarms, 'period')} {'leaves' if alarms == 1 else 'leave'} the usual band."
+    if line.rows["usual_lo"].is_not_null().any():
+        return "Nothing leaves the usual band."
+    return "There are too few earlier periods to say what is usual."
 
 
 def _alarmed(line: Timeline) -> int:

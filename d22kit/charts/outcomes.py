@@ -1,8 +1,7 @@
-"""Does it arrive, what stops it, and how long does the last word take?"""
+"""Does it arrive, and what stops it?"""
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import altair as alt
 import polars as pl
 
 from d22kit.charts import theme
-from d22kit.charts._answers import Timeline, groups_of, highest, opened, pool, shown, timeline
+from d22kit.charts._answers import MOST_GROUPS, Timeline, groups_of, highest, opened, pool, shown, timeline
 from d22kit.charts._lines import WEEK, columns_of, line_with_band, open_tail, panel_width, settling, smoothed
 from d22kit.charts._marks import (
     WIDTH,
@@ -18,6 +17,7 @@ from d22kit.charts._marks import (
     data,
     empty,
     finish,
+    fitted,
     heading,
     layered,
     listed,
@@ -29,7 +29,7 @@ from d22kit.charts._marks import (
     value_axis,
 )
 
-__all__ = ["bounces", "delivery", "time_to_last_update"]
+__all__ = ["bounces", "delivery"]
 
 COUNTS = ("attempted", "pending", "accepted", "delivered", "bounced", "failed", "known")
 LIMITS = ("delivered_of_attempted_share_lo", "delivered_of_attempted_share_hi")
@@ -46,13 +46,7 @@ PERMANENCE = {
     "unknown": theme.GREY,
 }
 NO_TEXT = ", texts pooled or missing"
-MOST_CAUSES, MOST_RANGES = 12, 40
-SHORTEST = 0.5
-"""Seconds; nothing shorter has a place on a logarithmic axis."""
-LASTING = {
-    1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3_600: "1 h", 21_600: "6 h", 86_400: "1 day", 604_800: "1 week",
-    2_592_000: "30 days", 31_536_000: "1 year",
-}  # fmt: skip
+MOST_CAUSES = 12
 
 
 def delivery(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.Chart:
@@ -78,7 +72,13 @@ def delivery(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.
     InputError
         Where this is not the answer of `d22kit.delivery`.
     """
-    line = timeline(answer, "delivery", COUNTS, size="attempted", intervals=LIMITS, most_rows=1850, panel=55)
+    return fitted(partial(_delivery, answer, title))
+
+
+def _delivery(answer: Any, title: str | None, part: float) -> alt.ConcatChart | alt.Chart:
+    line = timeline(
+        answer, "delivery", COUNTS, size="attempted", intervals=LIMITS, most_rows=int(1850 * part), panel=55
+    )
     total = int(line.rows["attempted"].sum())
     head = heading(
         title or "Does it arrive?",
@@ -96,7 +96,8 @@ def delivery(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.
         / pl.when(pl.col("attempted") > 0).then("attempted"),
     ).rename(dict(zip(LIMITS, ("lo", "hi"), strict=True)))
     lowest = -highest(-rows.filter(pl.col("attempted") >= SMALL)["v"], -1)
-    domain = [max(0, int(lowest * 10 - 0.5) / 10) if lowest < 1 else 0, 1]
+    bottom = int(lowest * 10 - 0.5) / 10 if lowest < 1 else 0
+    domain = [bottom if bottom > 0.1 else 0, 1]  # an axis from 10% would not be labelled where it begins
     columns = columns_of(line)
     drawn = [_arrival(line, rows.filter(pl.col("g") == g), g, domain, columns) for g in line.order]
     return finish(panels(drawn, columns), head, "delivery")
@@ -122,7 +123,7 @@ def _arrival(
     source = data(rows, *told, *(["r"] if smoothed(line) else []))
     y = partial(percent_axis, title="delivered of attempted", domain=domain)
     kinds = set(rows["s"])
-    rate = line_with_band(line, source, kinds, y, tips, labels=False, lowest=domain[0])
+    rate = line_with_band(line, source, kinds, y, tips, labels=False, lowest=domain[0], half=columns > 1)
     still = (
         alt.Chart(source)
         .transform_calculate(c="(datum.t + datum.u) / 2")
@@ -190,10 +191,15 @@ def bounces(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.C
     InputError
         Where this is not the answer of `d22kit.bounces`.
     """
+    return fitted(partial(_bounces, answer, title))
+
+
+def _bounces(answer: Any, title: str | None, part: float) -> alt.ConcatChart | alt.Chart:
     frame = opened(answer, "bounces", ["state", "category", "permanence", "rows", "action"])
     total = int(frame["rows"].sum())
     templates = "template" in frame.columns
-    named = pool(frame, groups_of(frame, after=None, before="state"), "rows")
+    most = max(1, int(MOST_GROUPS * part))
+    named = pool(frame, groups_of(frame, after=None, before="state"), "rows", most=most)
     head = heading(
         title or "Why does it not arrive?",
         f"Bounced, failed and suppressed rows, by {'text of the answer' if templates else 'cause'} · {total:,} rows",
@@ -201,7 +207,7 @@ def bounces(answer: Any, *, title: str | None = None) -> alt.ConcatChart | alt.C
     )
     if not total:
         return empty(head)
-    found = causes(named.rows, templates=templates)
+    found = causes(named.rows, templates=templates, most=max(3, int(MOST_CAUSES * part**0.5)))
     longest = max(len(shown(cause, 70)) for cause in found["c"])
     drawn = [ranked(found.filter(pl.col("g") == g), g, longest=longest) for g in named.order]
     return finish(panels(drawn, 1), head, "bounces")
@@ -282,112 +288,3 @@ def ranked(
     )
     told = {"title": caption(name, plural(total, "row"))} if name else {}
     return layered(bars, words, width=width, height=alt.Step(22), **told)
-
-
-def time_to_last_update(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Chart:
-    """Draw how long after creation rows last changed: half of them, and nine in ten. How long does it take?
-
-    Parameters
-    ----------
-    answer
-        The answer of `d22kit.time_to_last_update`, as it came or filtered.
-    title
-        In place of the question.
-
-    Returns
-    -------
-    altair.LayerChart
-        Per group and state a range on a logarithmic axis: from the median to the 90th percentile.
-
-    Raises
-    ------
-    InputError
-        Where this is not the answer of `d22kit.time_to_last_update`.
-    """
-    frame = opened(answer, "time_to_last_update", ["state", "n", "open", "p50_s", "p90_s"])
-    groups = groups_of(frame, after=None, before="state")
-    total = int(frame["n"].sum())
-    named = pool(frame, groups, "n", most=10**6)
-    rows = _waits(named.rows, named.order)
-    left = named.rows.height - rows.height
-    head = heading(
-        title or "How long until the last change?",
-        f"From creation to the last recorded change, per current state · {total:,} rows",
-        "Filled: half of the rows took less. Hollow: nine in ten did.",
-        [f"{left} smaller combinations are not drawn."] if left else [],
-    )
-    if not rows.height:
-        return empty(head)
-    return finish(_ranges(rows), head, "time_to_last_update")
-
-
-def _waits(rows: pl.DataFrame, order: list[str]) -> pl.DataFrame:
-    """Rows that have a duration, in words; the largest, grouped, the fastest first."""
-    timed = rows.filter(pl.col("p50_s").is_not_null()).sort("n", descending=True).head(MOST_RANGES)
-    rank = pl.col("g").replace_strict({g: k for k, g in enumerate(order)}, return_dtype=pl.Int64)
-    state = pl.col("state").cast(pl.String).fill_null("(empty)")
-    still = pl.when(pl.col("open") > 0).then(pl.lit(" (still open)")).otherwise(pl.lit(""))
-    lead = pl.when(pl.col("g") == "").then(pl.lit("")).otherwise(pl.concat_str("g", pl.lit(" · ")))
-    timed = timed.with_columns(rank, label=pl.concat_str(lead, state, still)).sort("g", "p50_s")
-    half, most = ([_lasting(seconds) for seconds in timed[name]] for name in ("p50_s", "p90_s"))
-    said = [
-        (a if a == b else f"{a} – {b}") + f"  ({plural(n, 'row')})"
-        for a, b, n in zip(half, most, timed["n"], strict=True)
-    ]
-    texts = {"a": half, "b": most, "said": said}
-    return timed.with_columns(
-        pl.col("p50_s", "p90_s").clip(SHORTEST),
-        *(pl.Series(name, text, dtype=pl.String) for name, text in texts.items()),
-        id=pl.int_range(pl.len()).cast(pl.String),
-    )
-
-
-def _ranges(rows: pl.DataFrame) -> alt.LayerChart:
-    longest = highest(rows["p90_s"], 60)
-    marks = [second for second in LASTING if second <= longest * 1.5]
-    spoken = {second: words for second, words in LASTING.items() if second in marks}
-    axis = alt.Axis(
-        title="time since creation, logarithmic", titleAnchor="end", values=marks, grid=True,
-        labelExpr=f"{json.dumps(spoken)}[datum.value]",
-    )  # fmt: skip
-    scale = alt.Scale(type="log", domain=[SHORTEST * 0.7, longest * 1.3], nice=False)
-    base = alt.Chart(data(rows, "id", "label", "p50_s", "p90_s", "a", "b", "n", "said")).encode(
-        y=listed(rows["label"].to_list()),
-        x=alt.X(field="p50_s", type="quantitative", axis=axis, scale=scale),
-        tooltip=[
-            tip("label", "state"),
-            tip("a", "half within"),
-            tip("b", "nine in ten within"),
-            tip("n", "rows", ","),
-        ],
-    )
-    late = base.encode(x=alt.X(field="p90_s", type="quantitative", axis=axis, scale=scale))
-    spans = base.mark_rule(strokeWidth=3, color=theme.PALETTE[0], opacity=0.5).encode(
-        x2=alt.X2(field="p90_s")
-    )
-    dots = base.mark_point(filled=True, size=60, color=theme.PALETTE[0], opacity=1)
-    rings = late.mark_point(
-        filled=True, size=50, fill=theme.PAPER, stroke=theme.PALETTE[0], strokeWidth=2, opacity=1
-    )
-    words = late.mark_text(style="d22kit-note", align="left", dx=10).encode(
-        text=alt.Text(field="said", type="nominal")
-    )
-    return layered(spans, dots, rings, words, width=WIDTH - 200, height=alt.Step(20))
-
-
-def _lasting(seconds: float | None) -> str:
-    """Return a duration as it is spoken.
-
-    Examples
-    --------
-    >>> _lasting(0.4), _lasting(11.2), _lasting(2234), _lasting(169658)
-    ('under 1 s', '11 s', '37 min', '2 days')
-    """
-    if seconds is None:
-        return "no time"
-    if seconds < 1:
-        return "under 1 s"
-    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -87,7 +87,7 @@ def config(*, dark: bool = False) -> dict[str, Any]:
         "legend": {
             "labelColor": INK,
             "labelFontSize": 11,
-            "labelLimit": 220,
+            "labelLimit": 320,
             "titleColor": MUTED,
             "titleFontSize": 11,
             "titleFontWeight": "normal",

@@ -18,6 +18,7 @@ from d22kit.charts._marks import (
     data,
     empty,
     finish,
+    fitted,
     heading,
     layered,
     legend_filter,
@@ -72,7 +73,11 @@ def volume(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.VCo
     >>> rows.pipe(d22kit.volume).pipe(volume).to_dict()["title"]["text"]
     'How much do we communicate?'
     """
-    line = timeline(answer, "volume", ["rows", *DIRECTIONS], size="rows", most_rows=2000)
+    return fitted(partial(_volume, answer, title))
+
+
+def _volume(answer: Any, title: str | None, part: float) -> alt.LayerChart | alt.VConcatChart | alt.Chart:
+    line = timeline(answer, "volume", ["rows", *DIRECTIONS], size="rows", most_rows=int(2000 * part))
     total = int(line.rows["rows"].sum())
     head = heading(
         title or "How much do we communicate?",
@@ -172,7 +177,7 @@ def _lines(
     if pick is not None:
         base = base.transform_filter(pick)
     look: dict[str, Any] = {"strokeWidth": 1 if smooth else 2, "opacity": 0.35 if smooth else 1}
-    daily = base.transform_filter("datum.s < 2").mark_line(**look)
+    daily = base.transform_filter("datum.s < 2").mark_line(strokeCap="round", **look)
     if pick is not None:
         daily = daily.add_params(pick)
     dashed = base.transform_filter("datum.s > 0 && datum.s < 4").mark_line(strokeDash=[3, 3], **look)
@@ -228,8 +233,14 @@ def share(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Char
     InputError
         Where this is not the answer of `d22kit.share`.
     """
+    return fitted(partial(_share, answer, title))
+
+
+def _share(answer: Any, title: str | None, part: float) -> alt.LayerChart | alt.Chart:
     opened(answer, "share", ["total_rows", "share"])
-    line = timeline(answer, "share", ["rows", "share"], size="rows", most_rows=1500, most=MOST_PARTS)
+    line = timeline(
+        answer, "share", ["rows", "share"], size="rows", most_rows=int(1500 * part), most=MOST_PARTS
+    )
     total = int(line.rows["rows"].sum())
     head = heading(
         title or "What is our mix?",
@@ -239,10 +250,10 @@ def share(answer: Any, *, title: str | None = None) -> alt.LayerChart | alt.Char
     if not total:
         return empty(head)
     whole = pl.col("rows").sum().over("t")
-    part = pl.col("rows") / pl.when(whole > 0).then(whole) if line.merged else pl.col("share")
+    of_whole = pl.col("rows") / pl.when(whole > 0).then(whole) if line.merged else pl.col("share")
     rank = pl.col("g").replace_strict({g: k for k, g in enumerate(line.order)})
     rows = (
-        line.rows.with_columns(v=part, k=rank, u=_gap())
+        line.rows.with_columns(v=of_whole, k=rank, u=_gap())
         .sort("t", "k")
         .with_columns(y1=pl.col("v").cum_sum().over("t"))
     )

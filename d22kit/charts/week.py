@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import altair as alt
 import polars as pl
 
 from d22kit.charts import theme
-from d22kit.charts._answers import groups_of, opened, pool
-from d22kit.charts._marks import caption, data, empty, finish, heading, panels, tip
+from d22kit.charts._answers import MOST_GROUPS, groups_of, opened, pool
+from d22kit.charts._marks import caption, data, empty, finish, fitted, heading, panels, tip
 
 __all__ = ["grid", "heatmap"]
 
@@ -38,9 +39,14 @@ def heatmap(answer: Any, *, tz: str | None = None, title: str | None = None) -> 
     InputError
         Where this is not the answer of `d22kit.heatmap`.
     """
+    return fitted(partial(_heatmap, answer, tz, title))
+
+
+def _heatmap(answer: Any, tz: str | None, title: str | None, part: float) -> alt.ConcatChart | alt.Chart:
     frame = opened(answer, "heatmap", ["weekday", "hour", "rows", "hours_observed"])
     dated = frame.filter(pl.col("weekday").is_not_null())
-    named = pool(dated, groups_of(frame, after=None, before="weekday"), "rows")
+    most = max(1, int(MOST_GROUPS * part))
+    named = pool(dated, groups_of(frame, after=None, before="weekday"), "rows", most=most)
     cells = named.rows.group_by("g", "weekday", "hour", maintain_order=True).agg(
         pl.col("rows").sum(), pl.col("hours_observed").max()
     )
