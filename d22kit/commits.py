@@ -6,7 +6,7 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
-from d22kit.durable import sync_paths
+from d22kit.durable import sync_paths, write_whole
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined, latest_wins
 from d22kit.schema import CREATED, KEY, PARTITION, STORED, VERSION
@@ -166,7 +166,12 @@ def _write(store: Store, day: date, rows: pl.DataFrame) -> AddAction:
     return AddAction(name, size, {PARTITION: day.isoformat()}, _now(), True, _statistics(rows))
 
 
-def _put(store: Store, name: str, rows: pl.DataFrame) -> int:
+def _put(
+    store: Store,
+    name: str,
+    rows: pl.DataFrame,
+    write: Callable[[Path, memoryview], object] = Path.write_bytes,
+) -> int:
     """Write a frame as Parquet under the store, and return its bytes; `sync_paths` puts it on the disk itself."""
     content = io.BytesIO()
     rows.write_parquet(content, compression="zstd")
@@ -174,7 +179,7 @@ def _put(store: Store, name: str, rows: pl.DataFrame) -> int:
         if store.local:
             path = Path(store.root, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.getbuffer())
+            write(path, content.getbuffer())
         else:
             store.upload(name, content.getbuffer())
     except OSError as error:
@@ -210,6 +215,5 @@ def _remove(file: dict[str, str]) -> RemoveAction:
 def _set_apart(store: Store, quarantined: list[Quarantined]) -> None:
     frame = pl.DataFrame(quarantined, schema=["reason", "request_id", "raw"], orient="row")
     name = f"quarantine/{uuid.uuid4().hex}.parquet"
-    _put(store, name, frame.cast(pl.String))
-    if store.local:
-        sync_paths([Path(store.root, name)])
+    # No commit names this file: whoever reads the folder may only ever see it whole.
+    _put(store, name, frame.cast(pl.String), write_whole)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from d22kit.errors import StoreError
 
-__all__ = ["sync_path", "sync_paths", "write_durably"]
+__all__ = ["sync_path", "sync_paths", "write_whole"]
 
 FLUSHES = 8
 
@@ -26,7 +26,7 @@ def sync_path(path: Path) -> None:
 
 
 def sync_paths(files: Sequence[Path]) -> None:
-    """Have the system put many files, and their directories' entries, on the disk itself.
+    """Have the system put many files, their names and those of their directories on the disk itself.
 
     Raises
     ------
@@ -36,15 +36,18 @@ def sync_paths(files: Sequence[Path]) -> None:
     try:
         # At once: a disk takes many flushes in about the time of one.
         with ThreadPoolExecutor(FLUSHES) as pool:
-            list(pool.map(sync_path, [*files, *{file.parent for file in files}]))
+            list(pool.map(sync_path, [*files, *{place for file in files for place in file.parents[:2]}]))
     except OSError as error:
         raise StoreError(f"The disk did not take what was written: {error}. Sync again.") from error
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Write a new file that is on the disk itself before this returns; its directory is synced by the caller."""
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that is there whole or not at all, and on the disk itself before this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    part.replace(path)
+    sync_path(path.parent)

@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from d22kit.config import store_root
-from d22kit.durable import sync_path, write_durably
+from d22kit.durable import sync_paths, write_whole
 from d22kit.errors import (
     StoreError,
     StoreFormatError,
@@ -113,7 +113,11 @@ class Store:
             raise StoreError(
                 f"No store can be made at {root}: {plain(error)}. Is the place writable?"
             ) from error
-        return cls(root, table)
+        store = cls(root, table)
+        if store.local:
+            store._make_durable()
+            sync_paths([Path(_table_uri(root))])
+        return store
 
     @property
     def local(self) -> bool:
@@ -294,9 +298,7 @@ class Store:
         content = json.dumps(value).encode()
         try:
             if self.local:
-                part = Path(self.root, f".{name}.{os.getpid()}")
-                write_durably(part, content)
-                part.replace(Path(self.root, name))
+                write_whole(Path(self.root, name), content)
             else:
                 self.upload(name, content)
         except (DeltaError, OSError) as error:
@@ -324,10 +326,10 @@ class Store:
         return PyFileSystem(DeltaStorageHandler(self.root))
 
     def _make_durable(self) -> None:
-        # delta-rs puts the log entry in its place by an atomic rename and leaves the flush to the system.
+        # delta-rs puts log entries and checkpoints in their places by atomic renames, and leaves the flush to the
+        # system; a later entry on disk without an earlier one, or a checkpoint in pieces, would be no table.
         log = Path(_table_uri(self.root), "_delta_log")
-        for path in (log / f"{self.table.version():020}.json", log):
-            sync_path(path)
+        sync_paths([*log.glob(f"{self.table.version():020}*"), *log.glob("_last_checkpoint")])
 
     def _check_format(self) -> None:
         found = self.table.metadata().configuration.get(_FORMAT)
