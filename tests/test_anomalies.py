@@ -116,6 +116,9 @@ def test_the_sentence_names_group_value_day_band_rows_and_cause() -> None:
     found = alarms(anomalies(pl.concat([quiet, blocked]), metric="bounce_rate", by="platform"))
     assert found["text"][0].startswith("EMAIL bounce rate 18.2% on 2 March, usually ")
     assert found["text"][0].endswith("bounces more than usual, mostly sender_blocked")
+    years = pl.concat([sends(counts * 7), sends([(0, 0, 0)] * 392 + [(900, 200, 0)], text=SPAMHAUS)])
+    dated = alarms(anomalies(years, metric="bounce_rate", by="platform"))
+    assert dated["text"][0].startswith("EMAIL bounce rate 18.2% on 1 February 2027, usually ")
     assert found["excess_rows"][0] == pytest.approx(178, abs=3)
     assert found["effect"][0] == pytest.approx(found["value"][0] - found["expected"][0])
 

@@ -363,21 +363,23 @@ def _texts(
     if causes is not None and answer["alarm"].any():
         main = _main_causes(answer, groups, clock, causes)
     texts = []
+    span = answer.select(pl.col("period_end").max() - pl.col("period_start").min() > timedelta(days=366))
     for row in answer.filter("alarm").iter_rows(named=True):
         cause = main.get((row["period_start"], *(row[group] for group in groups)))
         mostly = f", mostly {cause}" if cause else ""
-        texts.append(_sentence(row, groups, metric, clock.every) + mostly)
+        at = when(row["period_start"], clock.every, dated=bool(span.item()))
+        texts.append(_sentence(row, groups, metric, at) + mostly)
     nothing = pl.Series("text", [None], dtype=pl.String).new_from_index(0, answer.height)
     return nothing.scatter(answer["alarm"].arg_true(), texts)
 
 
-def _sentence(row: dict[str, Any], groups: Sequence[str], metric: Metric, every: str) -> str:
+def _sentence(row: dict[str, Any], groups: Sequence[str], metric: Metric, at: str) -> str:
     more = row["excess_rows"] > 0
     bound = "" if row["period_state"] == "complete" else "at least " if more else "so far "
     season = f" ({row['calendar_tag']})" if row["calendar_tag"] not in (None, "weekend") else ""
     return (
-        f"{who(row, groups)} {metric.label} {bound}{metric.show(row['value'])} {when(row['period_start'], every)}"
-        f"{season}, usually {metric.band(row['usual_lo'], row['usual_hi'])}; "
+        f"{who(row, groups)} {metric.label} {bound}{metric.show(row['value'])} {at}{season}, "
+        f"usually {metric.band(row['usual_lo'], row['usual_hi'])}; "
         f"{abs(row['excess_rows']):,.0f} {metric.things} {'more' if more else 'fewer'} than usual"
     ).lstrip()
 
