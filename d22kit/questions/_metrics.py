@@ -182,9 +182,9 @@ def who(row: Mapping[str, Any], groups: Sequence[str]) -> str:
     return ", ".join("(empty)" if row[group] is None else str(row[group]) for group in groups)
 
 
-def when(start: datetime, every: str) -> str:
-    """Return a period as it reads in a sentence: `on 3 June`, `in the week of 1 June`."""
-    day = f"{start.day} {MONTHS[start.month - 1]}"
+def when(start: datetime, every: str, *, dated: bool = False) -> str:
+    """Return a period as it reads in a sentence: `on 3 June`, `in the week of 1 June`; dated, with its year."""
+    day = f"{start.day} {MONTHS[start.month - 1]}" + f" {start.year}" * dated
     return {
         "month": f"in {MONTHS[start.month - 1]} {start.year}",
         "quarter": f"in quarter {(start.month + 2) // 3} of {start.year}",
