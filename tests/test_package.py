@@ -49,6 +49,15 @@ def test_analysis_imports_no_network() -> None:
     assert not loaded & {"httpx", "pandas", "pyspark", "duckdb", "starlette", "uvicorn"}
 
 
+def test_a_sync_takes_the_memory_of_no_library_it_can_do_without(tmp_path: Path) -> None:
+    with d22kit.simulate(rows=50) as service:
+        at = service.endpoint
+        who = f"root={at.root!r}, lender={at.lender!r}, email={at.email!r}, password={at.password!r}"
+        loaded = loaded_after(f"import d22kit; d22kit.sync(d22kit.Endpoint({who}), {str(tmp_path)!r})")
+    assert {"deltalake", "httpx", "polars"} <= loaded
+    assert not loaded & {"altair", "narwhals", "numpy", "pandas", "pyarrow"}
+
+
 def test_importing_charts_changes_no_theme_and_no_renderer() -> None:
     code = "import altair as alt; was = alt.theme.active, alt.renderers.active; import d22kit.charts"
     assert loaded_after(f"{code}\nassert was == (alt.theme.active, alt.renderers.active)")
