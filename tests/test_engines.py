@@ -322,3 +322,13 @@ def test_a_column_of_mixed_values_is_an_input_error() -> None:
     mixed = pd.DataFrame({"type": ["OUTBOUND", 1, None], "created_at": now, "updated_at": now})
     with pytest.raises(InputError, match="one type"):
         d22kit.volume(mixed)
+
+
+@pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
+def test_spark_rows_are_classified_as_any_other(spark: Any, files: list[str], frame: pl.DataFrame) -> None:
+    told = d22kit.classify(spark.read.parquet(*files))
+    verdicts = ["delivery_state", "bounce_category", "bounce_permanence"]
+    expected = d22kit.classify(frame).group_by(verdicts).len().sort(verdicts, nulls_last=True)
+    counted = [tuple(row) for row in told.groupBy(*verdicts).count().collect()]
+    assert type(told).__module__.startswith("pyspark")
+    assert sorted(counted, key=str) == sorted(expected.rows(), key=str)
