@@ -135,7 +135,7 @@ def test_lines_stand_in_the_middle_of_their_periods() -> None:
     drawn = charts.overview(lenders()["tiny"]).to_dict()
     line = next(view for view in layers(drawn) if view["mark"]["type"] == "line")
     name = line["data"]["name"] if "data" in line else drawn["vconcat"][2]["hconcat"][0]["data"]["name"]
-    first = min(row["c"] for row in drawn["datasets"][name])
+    first = min(row["t"] for row in drawn["datasets"][name])
     assert datetime.fromtimestamp(first / 1000, UTC).hour == 12
 
 
@@ -194,7 +194,7 @@ def test_counts_are_whole_and_called_by_their_name() -> None:
         view["encoding"]["x"]["axis"] for view in layers(tiny) if "axis" in view["encoding"].get("x", {})
     ]
     assert steps
-    assert all(axis["tickMinStep"] == 1 for axis in steps)
+    assert all(axis["labelExpr"].startswith("datum.value % 1 ?") for axis in steps)
     assert any(text.startswith("+1 row (") for text in texts(tiny))
     assert "1 row now" in " ".join(tiny["title"]["subtitle"])
     assert "11 attempts" in " ".join(spec("tiny", "anomalies_rate")["title"]["subtitle"])

@@ -176,6 +176,8 @@ def test_it_can_be_read_without_seeing_it(page: str) -> None:
     assert captions == len(charts), "every chart has its table"
     for attributes in parsed.all("th"):
         assert attributes["scope"] in ("col", "row")
+    regions = [a["aria-label"] for _, a in parsed.elements if a.get("role") == "region"]
+    assert len(regions) == len(set(regions)) == captions, "each table is told from its section"
 
 
 def test_good_news_raises_no_alarm(page: str) -> None:
@@ -188,7 +190,7 @@ def test_good_news_raises_no_alarm(page: str) -> None:
 
 
 def test_a_chart_stays_with_its_heading_in_print(page: str) -> None:
-    assert ".whole, .figure, .episodes li, tr { break-inside: avoid; }" in page
+    assert ".whole, .figure, .episodes li, tr, .facts { break-inside: avoid; }" in page
     assert page.count('<div class="whole">') == len(specs(page))
 
 

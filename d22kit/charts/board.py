@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from d22kit.charts import theme
 from d22kit.charts._answers import Timeline, groups_of, opened, pool, shown, timeline
 from d22kit.charts._lines import settling
 from d22kit.charts._marks import (
@@ -193,7 +194,7 @@ def _traffic(line: Timeline, brush: alt.Parameter, pick: alt.Parameter) -> alt.C
         alt.Chart(data(line.rows.with_columns(k=rank), "t", "u", "g", "k", "w", "rows", "state"))
         .transform_filter(pick)
         .transform_stack(stack="rows", as_=["y0", "y1"], groupby=["t"], sort=[alt.SortField("k")])
-        .mark_bar()
+        .mark_bar(stroke=theme.PAPER, strokeWidth=0.5)
         .encode(
             x=time_axis(line),
             x2=alt.X2(field="u"),
@@ -219,17 +220,17 @@ def _zoomed(
 ) -> alt.LayerChart:  # fmt: skip
     """Lines `v` per group, on the axis that the brush sets; dashed where outcomes still move."""
     hue = colour(order, line.title, symbol="none")
-    x = time_axis(line, "c", zoom=brush)
-    drawn = settling(rows).with_columns(c=(pl.col("t") + pl.col("u")) // 2)
-    told = ["c", "g", "v", "w", "s", *(name for name in ("n", "r") if name in rows.columns)]
+    x = time_axis(line, zoom=brush)
+    drawn = settling(rows).with_columns(t=(pl.col("t") + pl.col("u")) // 2)
+    told = ["t", "g", "v", "w", "s", *(name for name in ("n", "r") if name in rows.columns)]
     base = alt.Chart(data(drawn, *told)).transform_filter(pick).encode(x=x, y=y("v"), color=hue)
     flags = set(drawn["s"])
     settled = base.transform_filter("datum.s < 2").mark_line(strokeWidth=2, strokeCap="round", clip=True)
     dashed = base.transform_filter("datum.s > 0").mark_line(strokeWidth=2, strokeDash=[3, 3], clip=True)
     size, opacity = (26, 1) if line.periods <= FEW else (70, 0)
-    dots = base.mark_point(size=size, opacity=opacity, filled=True, clip=True).encode(tooltip=tips)
+    dots = base.transform_filter(brush).mark_point(size=size, opacity=opacity, filled=True)
     lines = [*([settled] if min(flags) < 2 else []), *([dashed] if max(flags) > 0 else [])]
-    return layered(*lines, dots, width=HALF, height=150)
+    return layered(*lines, dots.encode(tooltip=tips), width=HALF, height=150)
 
 
 def _arrival(line: Timeline, order: list[str], brush: alt.Parameter, pick: alt.Parameter) -> alt.LayerChart:

@@ -178,7 +178,7 @@ def _pairs(rows: pl.DataFrame, metric: str) -> alt.LayerChart:
 
 def _x(field: str, metric: str) -> alt.X:
     form = ",.2~f" if _is_count(metric) or metric not in NAMES or metric.startswith("inbound") else "~%"
-    step: dict[str, Any] = {"tickMinStep": 1} if _is_count(metric) else {}
+    step: dict[str, Any] = {"labelExpr": "datum.value % 1 ? '' : datum.label"} if _is_count(metric) else {}
     axis = alt.Axis(
         title=NAMES.get(metric, metric), titleAnchor="end", format=form, grid=True, tickCount=5, **step
     )

@@ -141,7 +141,7 @@ def _bars(line: Timeline, rows: pl.DataFrame, hue: alt.Color, label: str) -> alt
     pick = legend_filter(line, "volume")
     bars = (
         alt.Chart(data(rows.filter(pl.col("v") > 0), "t", "u", "g", "k", "v", "w", "state"))
-        .mark_bar(cornerRadius=0)
+        .mark_bar(stroke=theme.PAPER, strokeWidth=0.5)  # apart in black and white too
         .encode(
             x=time_axis(line),
             x2=alt.X2(field="u"),
@@ -277,7 +277,7 @@ def _parts(line: Timeline, rows: pl.DataFrame) -> list[alt.Chart]:
     base = alt.Chart(source).encode(x=time_axis(line))
     y = partial(percent_axis, title=f"share of the {line.every}'s rows", lift=_lift(line), domain=[0, 1])
     bars = (
-        base.mark_bar()
+        base.mark_bar(stroke=theme.PAPER, strokeWidth=0.5)
         .encode(
             x2=alt.X2(field="u"),
             y=y("y0"),
