@@ -37,6 +37,9 @@ OPENING = (
 TIDY = (
     (r"remote mail(?:er)? server|\(in reply to [^)]{0,60}\)", " "),
     (OPENING, " "),
+    (r"\be[- ]mail", "email"),
+    (r"\bip[- ]address(?:es)?\b|\baddress(?:es)?[ :=]*[\[(]?\d+(?:\.\d+){3}\b", "ip"),
+    (r"\bunknown (error|reason|problem|failure|cause|response|status)\b", " ${1}"),
     (r"[\"'`´’‘“”«»\x{200b}-\x{200f}\x{ad}\x{feff}]", ""),
     (r"[^\s<>()\[\],;:]*@[^\s<>()\[\],;:]*", " @ "),
     (r"\d+(?:\.\d+){3,}", " "),
