@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -104,43 +102,6 @@ def test_rows_that_change_during_the_walk_are_met(tmp_path: Path) -> None:
     with simulate(5_000, hook=moving) as service:
         d22kit.sync(service.endpoint, tmp_path, workers=3)
         assert_equal(tmp_path, service)
-
-
-KILLED = """
-import os, sys
-events, last = 0, int(sys.argv[1])
-def count(event, args):
-    global events
-    if event in ("open", "os.mkdir", "os.rename", "os.remove") and sys.argv[2] in str(args):
-        events += 1
-        if events == last:
-            os.kill(os.getpid(), 9)
-import d22kit
-from d22kit import syncing
-syncing.COMMIT_ROWS, syncing.STAGE_PAGES = 2_000, 2
-root, lender, email, password = sys.argv[3:]
-endpoint = d22kit.Endpoint(root=root, lender=lender, email=email, password=password)
-sys.addaudithook(count)
-d22kit.sync(endpoint, sys.argv[2], workers=2, progress=False)
-"""
-
-
-def test_a_kill_at_any_act_on_disk_loses_and_doubles_nothing(simulation: Start, tmp_path: Path) -> None:
-    service, data = simulation(8_000), tmp_path / "store"
-    here = service.endpoint
-    who = [here.root, str(here.lender), str(here.email), str(here.password)]
-    kills = 0
-    for event in (1, 3, 8, 21, 40, 75, 130, 200, 330, 450):
-        command = [sys.executable, "-c", KILLED, str(event), str(data), *who]
-        kills += subprocess.run(command, check=False).returncode == -9
-        if Store.exists(data):
-            rows = d22kit.load(data)
-            assert rows[KEY].is_unique().all()
-            assert rows.join(service.truth(), on=KEY, how="anti").is_empty()
-        service.tick(hours=2)
-    assert kills >= 5
-    d22kit.sync(here, data)
-    assert_equal(data, service)
 
 
 def test_an_interrupted_sync_keeps_what_it_has_and_goes_on(tmp_path: Path) -> None:
