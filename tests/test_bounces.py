@@ -170,6 +170,11 @@ def test_kinds_come_back_as_they_came() -> None:
     assert bounces(frame.to_pandas())["rows"].tolist() == [row[3] for row in expected]
 
 
+def test_a_name_that_begins_as_a_word_of_a_rule_is_not_told() -> None:
+    assert explain("550", "spam ipekoglu rejected").evidence == 'the phrase "spam …"'
+    assert explain("550", "spamhaus list").evidence == 'the phrase "spamhaus"'
+
+
 def test_a_case_is_explained_in_a_sentence() -> None:
     told = explain("550", "550 5.1.1 <ana@acme.example>: Recipient address rejected: User unknown")
     assert isinstance(told, Explanation)

@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from d22kit.masking import mask
+
 __all__ = [
     "Category",
     "Phrase",
@@ -216,5 +218,7 @@ def matched(case: pl.DataFrame, section: str, index: int) -> str:
     fitted = case.select(text.str.extract(f"({rule.pattern})")).item() or ""
     named = set(re.findall(r"[^\s()|.]+", _plainly(" ".join(rule.says))))
     stems = tuple(word[:-1] for word in named if word.endswith("*") and len(word) > 2)
-    said = " ".join(word if word in named or word.startswith(stems) else "…" for word in fitted.split())
+    words = [word for word in fitted.split() if word in named or word.startswith(stems)]
+    safe = {word for word in words if word in named or mask(word) == word}
+    said = " ".join(word if word in safe else "…" for word in fitted.split())
     return re.sub(r"…(?: …)+", "…", said)
