@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -110,6 +110,10 @@ class Store:
                 commit_properties=CommitProperties(custom_metadata=metadata(State(), Counts(), "create")),
             )
         except (DeltaError, OSError) as error:
+            if isinstance(error, DeltaError) and cls.exists(root):  # another process made it meanwhile
+                store = cls.open(root)
+                store.check_owner(owner)
+                return store
             raise StoreError(
                 f"No store can be made at {root}: {plain(error)}. Is the place writable?"
             ) from error
@@ -164,13 +168,16 @@ class Store:
                 f"Another process is writing to the store at {self.root} ({_holder(path)}). Reading goes on "
                 "meanwhile; sync again when it is done. The lock ends with its process: nothing is to be deleted."
             ) from None
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:
             raise StoreError(f"The store at {self.root} cannot be written: {error}.") from error
+        holder = path.with_name(".lock-holder")
         try:
-            path.with_name(".lock-holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            with suppress(OSError):  # a full disk: the lock holds without its note
+                holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             yield
         finally:
-            path.with_name(".lock-holder").unlink(missing_ok=True)
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
             lock.release()
 
     def state(self) -> State:

@@ -174,6 +174,32 @@ def test_two_syncs_at_once_are_refused(simulation: Start, tmp_path: Path) -> Non
         d22kit.sync(service.endpoint, tmp_path)
 
 
+@pytest.mark.parametrize("owner", ["us", "them"])
+def test_a_store_that_another_process_makes_meanwhile_is_used_or_refused(tmp_path: Path, owner: str) -> None:
+    made = Store.create(tmp_path, "us")
+    if owner == "us":
+        assert Store.create(tmp_path, "us").table.version() == made.table.version()
+    else:
+        with pytest.raises(StoreMismatchError, match="belongs to us"):
+            Store.create(tmp_path, "them")
+
+
+@pytest.mark.parametrize("left", [b"", b"\x00\xff garbage", b"999999999", b"process 7 on another host"])
+def test_a_lock_that_nobody_holds_stops_nobody(simulation: Start, tmp_path: Path, left: bytes) -> None:
+    service = simulation(100)
+    d22kit.sync(service.endpoint, tmp_path)
+    for name in (".lock", ".lock-holder"):
+        (tmp_path / name).write_bytes(left)
+    assert d22kit.sync(service.endpoint, tmp_path).versions == 0
+
+
+def test_a_lock_without_its_note_still_holds(tmp_path: Path) -> None:
+    store = Store.create(tmp_path, "us")
+    (tmp_path / ".lock-holder").mkdir()
+    with store.writing(), pytest.raises(StoreLockedError, match="unknown process"), store.writing():
+        pass
+
+
 def test_bad_arguments_leave_no_trace(simulation: Start, tmp_path: Path) -> None:
     data, service = tmp_path / "store", simulation(10)
     here = service.endpoint
