@@ -226,20 +226,20 @@ def _check_partition(by: Sequence[str], columns: Sequence[str]) -> None:
 
 def _write(target: Target, about: About) -> ExtractReport:
     tally = Tally()
-    frames = ahead(tally(batches(about.store, about.chosen)))
+    coming = ahead(tally(batches(about.store, about.chosen)))
 
     def said(done: bool) -> dict[str, Any]:
         return own(about, tally.rows, table(about, tally.words())) if done else own(about)
 
     with target.room() as room:
         if target.folder:
-            plain = table(about, {})
+            schema = table(about, {})
             parts = write_directory(
-                room / target.name, frames, about.unit, about.partition, lambda rows: own(about, rows, plain)
+                room / target.name, coming, about.unit, about.partition, lambda rows: own(about, rows, schema)
             )
             parts = {f"{target.name}/{name}": rows for name, rows in parts.items()}
         else:
-            WRITERS[FORMATS[target.suffix]](room / target.name, frames, about.unit, said)
+            WRITERS[FORMATS[target.suffix]](room / target.name, coming, about.unit, said)
             parts = {target.name: tally.rows}
         package = _describe(room, target, about, tally, parts)
         target.publish(room)

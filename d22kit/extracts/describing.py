@@ -13,6 +13,7 @@ import polars as pl
 
 from d22kit import __version__
 from d22kit.display import number
+from d22kit.extracts.batch import Batch
 from d22kit.extracts.conditions import DETAIL
 from d22kit.extracts.rows import ORDER, Selection
 from d22kit.packages import FORMATS, LAYOUT, OUTCOMES
@@ -46,18 +47,18 @@ MEDIA = {
 
 
 class Tally:
-    """Counts rows, and the rows of each combination of words, as frames pass."""
+    """Counts rows, and the rows of each combination of words, as batches pass."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._cells: pl.DataFrame | None = None
         self._many = False
 
-    def __call__(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Pass frames on, counted."""
-        for frame in frames:
-            self._count(frame)
-            yield frame
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass batches on, counted."""
+        for batch in batches:
+            self._count(batch)
+            yield batch
 
     def words(self) -> dict[str, list[str]]:
         """Return the words present in each vocabulary column, where they are few enough to list."""
@@ -77,12 +78,12 @@ class Tally:
         small = self._cells.filter(pl.col("len") < SMALL_CELL)
         return {"k": SMALL_CELL, "cells": small.height, "rows": int(small["len"].sum())}
 
-    def _count(self, frame: pl.DataFrame) -> None:
-        self.rows += frame.height
-        words = [name for name in WORDS if name in frame.columns]
+    def _count(self, batch: Batch) -> None:
+        self.rows += len(batch)
+        words = [name for name in WORDS if name in batch.columns]
         if not words or self._many:
             return
-        cells = frame.group_by(words).len()
+        cells = batch.count(words)
         if self._cells is not None:
             cells = pl.concat([self._cells, cells]).group_by(words).sum()
         self._many = cells.height > MOST_CELLS

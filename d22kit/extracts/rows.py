@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 from d22kit.errors import InputError, StoreError, VersionNotFoundError
+from d22kit.extracts.batch import Batch
 from d22kit.extracts.conditions import DETAIL, Where, check_columns, early, meeting, read_condition, unmet
-from d22kit.masking import mask
+from d22kit.extracts.outcomes import CASE, HIDDEN, KNOWN, Outcomes
 from d22kit.packages import OUTCOMES
-from d22kit.questions.classify import classify_distinct
 from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION
 from d22kit.store import Store
 from d22kit.times import TimeLike, span
@@ -29,15 +29,12 @@ ORDER = (VERSION, KEY)
 BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
 
-AHEAD = 3
-"""Batches that may wait to be written: a row group takes two at once."""
+AHEAD = 2
+"""Batches that may wait for what comes next."""
 
-KNOWN = 50_000
-"""Distinct outcomes that are kept at hand from batch to batch."""
-
-_READ = ["platform", "delivery_status", "delivery_code", DETAIL]
 _DAY = pl.col(VERSION).dt.date().alias(PARTITION)
-_MASKED, _SEEN = "masked", "seen"
+
+T = TypeVar("T")
 
 Portion = tuple[list[str], datetime | None, datetime | None]
 """Files, and the range of `updated_at` to read of them."""
@@ -100,8 +97,27 @@ class Selection:
         condition, said = read_condition(where, [*standard, PARTITION], masked=masked)
         return cls(start, end, on, condition, said, tuple(wanted), classified, masked)
 
+    @property
+    def late(self) -> pl.Expr | None:
+        """The condition, where it can only be judged once rows are classified."""
+        return self.where if self.where is not None and not early(self.where) else None
 
-def batches(store: Store, chosen: Selection) -> Iterator[pl.DataFrame]:
+    @property
+    def reads_outcomes(self) -> bool:
+        """Whether outcomes are to be looked up."""
+        classified = self.late is not None or not set(OUTCOMES).isdisjoint(self.columns)
+        return classified or (self.masked and DETAIL in self.columns)
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns to read; those of a condition that is judged while they are read are not among them."""
+        withheld = {EXTRA} if self.masked else set()
+        late = set() if self.late is None else {*self.late.meta.root_names()}
+        wanted = {*ORDER, *self.columns} - withheld | late | {*(CASE if self.reads_outcomes else ())}
+        return [name for name in (*STORED, PARTITION) if name in wanted]
+
+
+def batches(store: Store, chosen: Selection) -> Iterator[Batch]:
     """Give the chosen rows in the order of `ORDER`; the first batch has columns and no rows.
 
     Raises
@@ -113,14 +129,14 @@ def batches(store: Store, chosen: Selection) -> Iterator[pl.DataFrame]:
     """
     files = store.files()
     store.check_kept(files)
+    portions = [*_portions(files)]
     finish = _Finish(chosen)
     try:
-        if finish.reads_outcomes:
-            # All at once, since reading few outcomes takes as long as reading many.
-            finish.learn(_outcomes(files, chosen))
-        yield finish(STORED.to_frame().with_columns(_DAY))
-        for portion in _portions(files):
-            yield finish(_sorted(_collected(portion, chosen)))
+        yield finish(Batch.of(STORED.to_frame().with_columns(_DAY)))
+        coming = ahead(Batch.of(_sorted(_collected(portion, chosen, chosen.needed))) for portion in portions)
+        if len(portions) > 1:
+            finish.expect(portions)
+        yield from map(finish, coming)
     except FileNotFoundError as error:
         raise VersionNotFoundError(
             f"Files of version {store.table.version()} of the store at {store.root} are gone. See d22kit.versions()."
@@ -129,7 +145,7 @@ def batches(store: Store, chosen: Selection) -> Iterator[pl.DataFrame]:
         raise StoreError(f"The store at {store.root} cannot be read: {error}") from error
 
 
-def ahead(items: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def ahead(items: Iterator[T]) -> Iterator[T]:
     """Give the items of an iterator; the next ones are made while one is used."""
     maker = ThreadPoolExecutor(1)
     try:
@@ -142,70 +158,55 @@ def ahead(items: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 class _Finish:
-    """Classify, filter, mask and choose columns. Every distinct outcome is read once, whatever batch it is in."""
+    """Classify, filter, mask and choose columns."""
 
     def __init__(self, chosen: Selection) -> None:
         self._chosen = chosen
-        self._known: pl.DataFrame | None = None
-        self.reads_outcomes = chosen.classified or (chosen.masked and DETAIL in chosen.columns)
+        self._outcomes = Outcomes(classified=chosen.classified) if chosen.reads_outcomes else None
 
-    def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def __call__(self, batch: Batch) -> Batch:
         chosen = self._chosen
-        if self.reads_outcomes:
-            rows = self._with_outcomes(rows)
-        if chosen.where is not None and not early(chosen.where):
-            try:
-                rows = meeting(rows.lazy(), chosen.where).collect()
-            except pl.exceptions.PolarsError as error:
-                raise unmet(chosen.where, error) from error
-        if chosen.masked:
-            detail = pl.col(_MASKED if self.reads_outcomes else DETAIL).alias(DETAIL)
-            rows = rows.with_columns(detail, pl.lit(None, pl.String).alias(EXTRA))
-        return rows.select(chosen.columns)
+        if self._outcomes:
+            batch = replace(batch, cells=self._outcomes(batch.cells))
+        if chosen.late is not None:
+            batch = Batch.of(_met(batch.select([*batch.columns, *OUTCOMES, HIDDEN]).frame(), chosen.late))
+        return (self._masked(batch) if chosen.masked else batch).select(chosen.columns)
 
-    def learn(self, outcomes: pl.DataFrame) -> None:
-        """Read distinct outcomes that are not known yet."""
-        read = self._read(outcomes)
-        self._known = read if self._known is None else pl.concat([self._known, read])
+    def _masked(self, batch: Batch) -> Batch:
+        hidden = [pl.col(HIDDEN).alias(DETAIL)] if self._outcomes else []
+        return replace(
+            batch,
+            rows=batch.rows.with_columns(pl.lit(None, pl.String).alias(EXTRA)),
+            cells=batch.cells.with_columns(hidden).drop(EXTRA, strict=False),
+        )
 
-    def _with_outcomes(self, rows: pl.DataFrame) -> pl.DataFrame:
-        if self._known is None:
-            self.learn(rows.select(_READ).unique())
-        found = self._look_up(rows)
-        if found[_SEEN].null_count():
-            fresh = found.filter(pl.col(_SEEN).is_null()).select(_READ).unique()
-            if self._known is not None and self._known.height + fresh.height > KNOWN:
-                self._known, fresh = None, rows.select(_READ).unique()
-            self.learn(fresh)
-            found = self._look_up(rows)
-        return found
-
-    def _look_up(self, rows: pl.DataFrame) -> pl.DataFrame:
-        assert self._known is not None
-        return rows.join(self._known, on=_READ, how="left", nulls_equal=True, maintain_order="left")
-
-    def _read(self, distinct: pl.DataFrame) -> pl.DataFrame:
-        read = classify_distinct(distinct) if self._chosen.classified else distinct
-        masked = mask(pl.col(DETAIL)) if self._chosen.masked else pl.col(DETAIL)
-        return read.with_columns(masked.alias(_MASKED), pl.lit(True).alias(_SEEN))
+    def expect(self, portions: Sequence[Portion]) -> None:
+        """Look through portions for the outcomes to come, or as many as may be kept at hand."""
+        if not self._outcomes:
+            return
+        found = STORED.to_frame().select(CASE)
+        for portion in portions:
+            # Cases without a text are few, and not worth the counting.
+            more = _collected(portion, self._chosen, CASE).filter(pl.col(DETAIL).is_not_null())
+            found = pl.concat([found, more]).unique()
+            if found.height > KNOWN:
+                break
+        self._outcomes.expect(found.head(KNOWN))
 
 
-def _outcomes(files: pl.DataFrame, chosen: Selection) -> pl.DataFrame:
-    """Return the distinct outcomes of the chosen rows, or as many as may be kept at hand."""
-    found = STORED.to_frame().select(_READ)
-    for portion in _portions(files):
-        more = _collected(portion, chosen, distinct=_READ)
-        found = pl.concat([found, more]).unique()
-        if found.height > KNOWN:
-            break
-    return found.head(KNOWN)
+def _met(rows: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
+    try:
+        return meeting(rows.lazy(), condition).collect()
+    except pl.exceptions.PolarsError as error:
+        raise unmet(condition, error) from error
 
 
 def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
     """Sort rows; days of one file are sorted already, and to see it is cheaper."""
-    moment, key = (pl.col(name) for name in ORDER)
-    later = (moment > moment.shift()) | ((moment == moment.shift()) & (key > key.shift()))
-    return rows if rows.select(later.all()).item() else rows.sort(ORDER)
+    moments, keys = (rows[name] for name in ORDER)
+    tied = (moments == moments.shift()).arg_true()
+    done = moments.is_sorted() and (keys.gather(tied - 1) < keys.gather(tied)).all()
+    return rows if done else rows.sort(ORDER)
 
 
 def _portions(files: pl.DataFrame) -> Iterator[Portion]:
@@ -244,14 +245,18 @@ def _scan(paths: list[str], start: datetime | None, end: datetime | None, chosen
     return meeting(rows, chosen.where) if chosen.where is not None and early(chosen.where) else rows
 
 
-def _collected(portion: Portion, chosen: Selection, distinct: Sequence[str] = ()) -> pl.DataFrame:
-    """Read a portion's rows, or what is distinct in some columns of them."""
-    rows = _scan(*portion, chosen)
+def _collected(portion: Portion, chosen: Selection, columns: Sequence[str]) -> pl.DataFrame:
+    """Read a portion's rows."""
     try:
-        return (rows.select(distinct).unique() if distinct else rows).collect()
+        return _read(_scan(*portion, chosen).select(columns))
     except pl.exceptions.PolarsError as error:
         if chosen.where is None or not early(chosen.where):
             raise
         # Raises again where the store is at fault, and not the condition.
-        _scan(*portion, replace(chosen, where=None)).collect()
+        _read(_scan(*portion, replace(chosen, where=None)))
         raise unmet(chosen.where, error) from error
+
+
+def _read(rows: pl.LazyFrame) -> pl.DataFrame:
+    # Of few rows at a time, the streaming engine costs more than it gives.
+    return rows.collect(engine="in-memory")

@@ -1,0 +1,70 @@
+"""What became of rows, and their texts without personal data: looked up, since the same few cases come again."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
+
+from d22kit.extracts.conditions import DETAIL
+from d22kit.masking import mask
+from d22kit.packages import OUTCOMES
+from d22kit.questions.classify import classify_distinct
+
+__all__ = ["CASE", "HIDDEN", "Outcomes"]
+
+CASE = ("platform", "delivery_status", "delivery_code", DETAIL)
+"""The columns that an outcome is read from."""
+
+HIDDEN = "masked"
+"""The column of masked texts."""
+
+KNOWN = 50_000
+"""Cases that are kept at hand from batch to batch."""
+
+_SEEN = "seen"
+
+
+class Outcomes:
+    """Adds `OUTCOMES` and `HIDDEN` to combinations of words. Every case is read once, whatever batch it is in.
+
+    Parameters
+    ----------
+    classified
+        Whether to add `OUTCOMES`.
+    """
+
+    def __init__(self, *, classified: bool) -> None:
+        self._classified = classified
+        texts = dict.fromkeys((*CASE, *(OUTCOMES if classified else ()), HIDDEN), pl.String())
+        self._known = pl.Schema({**texts, _SEEN: pl.Boolean()}).to_frame()
+        self._expected = self._known.select(CASE)
+
+    def expect(self, cases: pl.DataFrame) -> None:
+        """Name distinct cases that will come, to read them with the first: few take as long as many."""
+        self._expected = cases
+
+    def __call__(self, cells: pl.DataFrame) -> pl.DataFrame:
+        """Return the combinations, in their order, with what is known of them."""
+        known = self._look_up(cells.select(CASE).unique()).drop(_SEEN)
+        return cells.join(known, on=CASE, how="left", nulls_equal=True, maintain_order="left")
+
+    def _look_up(self, cases: pl.DataFrame) -> pl.DataFrame:
+        known = self._found(cases)
+        fresh = known.filter(pl.col(_SEEN).is_null()).select(CASE)
+        if fresh.is_empty():
+            return known
+        if self._known.height + fresh.height > KNOWN:
+            self._known, fresh = self._known.clear(), cases
+        read = self._read(pl.concat([fresh, self._expected]).unique())
+        self._known, self._expected = pl.concat([self._known, read]), self._expected.clear()
+        return self._found(cases)
+
+    def _found(self, cases: pl.DataFrame) -> pl.DataFrame:
+        return cases.join(self._known, on=CASE, how="left", nulls_equal=True, maintain_order="left")
+
+    def _read(self, cases: pl.DataFrame) -> pl.DataFrame:
+        with ThreadPoolExecutor(1) as beside:
+            hidden = beside.submit(mask, cases[DETAIL])
+            read = classify_distinct(cases) if self._classified else cases
+            return read.with_columns(hidden.result().alias(HIDDEN), pl.lit(True).alias(_SEEN))
