@@ -213,6 +213,15 @@ def test_service_unavailable_says_nothing_once_a_code_is_permanent() -> None:
     assert bounced("554 5.1.1 Service unavailable", "554")[1:] == ("invalid_recipient", "hard")
 
 
+def test_texts_that_look_like_more_than_they_say() -> None:
+    qmail = "Sorry. Although I'm listed as a best-preference MX or A for that host, it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"  # noqa: E501 - qmail's own
+    assert bounced(qmail)[1:] == ("temporary_failure", "soft")
+    assert bounced("Invalid domain name")[1:] == ("domain_not_found", "soft")
+    assert bounced("550 5.1.2 Invalid domain name")[1:] == ("domain_not_found", "hard")
+    assert bounced("550 Your domain does not exist")[1:] == ("sender_blocked", "block")
+    assert bounced("450 4.1.1 user unknown for the moment, try later")[1:] == ("temporary_failure", "soft")
+
+
 def test_accents_do_not_matter() -> None:
     texts = [text for _, _, _, text in CASES if not text.isascii()]
     bare = [re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text)) for text in texts]
