@@ -37,7 +37,11 @@ OPENING = (
 """How delivery reports open; it names recipients and says nothing of them."""
 
 TIDY = (
-    (r"remote mail(?:er)? server|\(in reply to [^)]{0,60}\)", " "),
+    (r"remote mail(?:er)? server|x-spam-&-virus-firewall|\(in reply to [^)]{0,60}\)", " "),
+    (
+        r"\b503[ -](?:5\.\d\.\d )?need rcpt(?: \(recipient\))?",
+        " ",
+    ),  # what Sendmail says once all were refused
     (OPENING, " "),
     (r"\be[- ]mail", "email"),
     (r"\bip[- ]address(?:es)?\b|\baddress(?:es)?[ :=]*[\[(]?\d+(?:\.\d+){3}\b", "ip"),
