@@ -332,3 +332,18 @@ def test_spark_rows_are_classified_as_any_other(spark: Any, files: list[str], fr
     counted = [tuple(row) for row in told.groupBy(*verdicts).count().collect()]
     assert type(told).__module__.startswith("pyspark")
     assert sorted(counted, key=str) == sorted(expected.rows(), key=str)
+
+
+@pytest.mark.parametrize("kind", ["INTERVAL 3 DAY", "union_value(n := 1)", "{'a': INTERVAL 3 DAY}"])
+def test_a_group_of_a_type_that_only_duckdb_has_is_an_input_error(kind: str, files: list[str]) -> None:
+    with duckdb.connect() as connection:
+        rows = connection.read_parquet(files).project(f"*, {kind} AS span")
+        with pytest.raises(InputError, match=r"span is (INTERVAL|UNION)"):
+            d22kit.volume(rows, by="span")
+        assert d22kit.volume(rows, by="platform")["rows"].sum() == len(rows)
+
+
+def test_an_arrow_column_that_polars_cannot_read_is_an_input_error(frame: pl.DataFrame) -> None:
+    table = frame.head(2).to_arrow().append_column("span", pa.array([pa.MonthDayNano([1, 2, 3])] * 2))
+    with pytest.raises(InputError, match="cannot be read"):
+        d22kit.volume(table, by="span")

@@ -21,11 +21,13 @@ from d22kit.questions._cube import SETTLED, SMALL, collect
 from d22kit.questions._outcomes import OUTCOME
 from d22kit.questions.calendar import Calendar, Clock
 from d22kit.questions.classify import classify_distinct
+from d22kit.questions.compare import compare
 from d22kit.questions.delivery import backlog, delivery, time_to_last_update, worklist
 from d22kit.questions.engagement import HoursRule, contact_hours, engagement
 from d22kit.questions.profile import profile
 from d22kit.questions.roles import fold, load_roles
 from d22kit.questions.volume import heatmap, share, volume
+from d22kit.simulator.lender import generate
 
 ZONES = ("UTC", "Asia/Dubai", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo")
 EVERY = ("15min", "hour", "day", "week", "month", "quarter")
@@ -517,7 +519,7 @@ def test_durations_of_many_rows_are_within_a_percent(
     exact = time_to_last_update(lender_frame, by="platform")
     monkeypatch.setattr(delivery_module, "EXACT", 100)
     binned = time_to_last_update(lender_frame, by="platform")
-    assert_frame_equal(binned, exact, check_exact=False, rel_tol=0.0101)
+    assert_frame_equal(binned, exact, check_exact=False, rel_tol=0.01)
     assert binned["n"].equals(exact["n"])
 
 
@@ -791,11 +793,36 @@ def test_a_stray_timestamp_is_refused_with_its_years_and_answered_without_fillin
     with pytest.raises(InputError, match="1970"):
         volume(frame, by="platform", every="15min")
     assert volume(frame, by="platform", every="15min", fill=False)["rows"].to_list() == [1, 1, 1]
-    ancient = rows(created_at=[datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)])
+    ancient = rows(created_at=[datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 30, tzinfo=UTC)])
     assert volume(ancient, fill=False, tz="America/New_York")["rows"].sum() == 2
     assert volume(ancient, every="month")["rows"].sum() == 2
-    with pytest.raises(InputError, match="9999"):
+    with pytest.raises(InputError, match="9998"):
         heatmap(ancient)
+
+
+@pytest.mark.parametrize("placeholder", [datetime.min, datetime.max])
+@pytest.mark.parametrize("column", ["created_at", "updated_at"])
+def test_placeholders_for_a_time_are_shown_by_the_profile_and_refused_elsewhere(
+    column: str, placeholder: datetime
+) -> None:
+    frame = generate(300, 1)
+    frame = frame.with_columns(
+        pl.when(pl.int_range(pl.len()) == 7).then(pl.lit(placeholder, frame.schema[column])).otherwise(column)
+        .alias(column)
+    )  # fmt: skip
+    found = profile(frame).filter(topic="time", column=column)["at"].dt.replace_time_zone(None)
+    assert placeholder in found.to_list()
+    asked: list[Callable[[], Any]] = [
+        lambda: volume(frame, tz="America/New_York"),
+        lambda: delivery(frame, tz="Asia/Dubai"),
+        lambda: compare(frame, metric="volume", tz="Asia/Dubai"),
+    ]
+    for ask in asked:
+        if (column, placeholder) == ("updated_at", datetime.min):
+            ask()  # it is not the newest
+            continue
+        with pytest.raises(InputError, match=f"{column} holds times beyond"):
+            ask()
 
 
 @pytest.mark.parametrize(

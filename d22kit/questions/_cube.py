@@ -15,17 +15,18 @@ which `in_periods` does zones, weeks and gaps. `give_back` returns an answer as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import polars.selectors as cs
 
 from d22kit import schema
+from d22kit.errors import InputError
 from d22kit.questions._engines import TIMES, Frame, give_back, group_columns, open_rows, run
+from d22kit.questions._verdicts import ARRIVED, SETTLED, Part, parted, settled, tell
 from d22kit.questions.calendar import HOUR_US, Clock
-from d22kit.questions.classify import KEYS, RESULT, classify_distinct
 
 __all__ = [
     "ARRIVED",
@@ -36,6 +37,7 @@ __all__ = [
     "TIMES",
     "Frame",
     "as_of",
+    "check_years",
     "collect",
     "count",
     "give_back",
@@ -53,6 +55,8 @@ PERIOD = ("period_start", "period_end", "period_state")
 SMALL = 30
 """Fewer than this in the denominator, and a rate is flagged `small`: its interval is wider than most effects."""
 
+DAY_US = 24 * HOUR_US
+
 IMMATURE = timedelta(hours=72)
 """How long after its end a period's outcomes still move.
 
@@ -60,16 +64,11 @@ RFC 5321 (4.5.4.1) has a sender retry for at least four to five days, but nearly
 greylisting ends within hours, and an SMS is commonly valid for 24 to 72 hours.
 """
 
-ARRIVED = tuple(
-    spelt
-    for word in ("delivered", "read", "opened", "clicked", "seen")
-    for spelt in (word, word.upper(), word.capitalize())
-)
-SETTLED = (*ARRIVED, "sent", "SENT", "Sent", "accepted", "ACCEPTED", "Accepted")
-"""Outcome words that need no code or text to be understood; other spellings only cost time."""
+YEARS = (datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC))
+"""What calendars can be laid over in any zone: Python ends at the years 1 and 9999."""
 
-_VERDICT = "number of the verdict"  # blanks, so that hardly any group has the name
-_EPOCH_SHIFT = 720_000 * 24 * HOUR_US  # makes times since the year 1 positive: engines differ below
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_SHIFT = 720_000 * DAY_US  # makes times since the year 1 positive: engines differ below
 
 
 def collect(
@@ -80,6 +79,7 @@ def collect(
     phase: int = 0,
     settle: bool = False,
     judge: bool = False,
+    latest: bool = True,
     where: Any = None,
     reads: Sequence[str] = (),
     derived: dict[str, Any] | None = None,
@@ -100,8 +100,10 @@ def collect(
         Whether code and text are left out where the outcome word needs neither (delivered, read, sent,
         accepted), which keeps the cube small. A key given twice, once as a group, is left as it is.
     judge
-        Whether a lazy frame is read twice, first for its distinct outcomes, so that its cells hold their verdicts
-        and no texts: the four outcome columns among the keys, unless they are groups too, become `RESULT`.
+        Whether, besides, the outcomes are read: the four outcome columns among the keys, unless they are groups
+        too, become `RESULT`. The same verdict may then stand in two cells.
+    latest
+        Whether the newest `updated_at` of each cell is wanted.
     where
         Which rows, as a narwhals expression; all where it is left out.
     reads
@@ -119,42 +121,36 @@ def collect(
     """
     import narwhals.stable.v2 as nw
 
-    rows = open_rows(frame, [*keys, *TIMES, *reads, *(["delivery_status"] if settle else [])])
-    if settle:
-        texts = [name for name in ("delivery_code", "delivery_error_detail") if list(keys).count(name) == 1]
-        unsettled = ~nw.col("delivery_status").is_in(SETTLED).fill_null(False)
-        rows = rows.with_columns(nw.when(unsettled).then(nw.col(name)).alias(name) for name in texts)
-    spanned = dict(derived or {})
+    rows = open_rows(frame, [*keys, *TIMES, *reads])
     if where is not None:
         rows = rows.filter(where)
-    verdicts = None
-    if judge and isinstance(frame, pl.LazyFrame):
-        rows, verdicts = _judged(rows)
-        keys = [*(key for key in keys if key not in KEYS or list(keys).count(key) > 1), _VERDICT]
+    spanned = dict(derived or {})
     if step:
         created = nw.col(schema.CREATED)
         spanned["hour"] = created - (created + _EPOCH_SHIFT + phase) % step
     if spanned:
         rows = rows.with_columns(**spanned)
-    totals = {"rows": nw.len(), "latest": nw.col(schema.VERSION).max(), **(measures or {})}
+    totals = {
+        "rows": nw.len(),
+        **({"latest": nw.col(schema.VERSION).max()} if latest else {}),
+        **(measures or {}),
+    }
+    if judge:
+        parts = parted(rows, keys, judge=True)
+    elif settle:  # of rows that were filtered, those with texts are no longer few
+        parts = [settled(rows, keys)] if where is not None else parted(rows, keys, judge=False)
+    else:
+        parts = [Part(rows, list(keys))]
+    cubes = [_tidy(run(_counted(part, spanned, totals)), measures or ()) for part in parts]
+    if judge:
+        cubes = [tell(cells, part, keys) for cells, part in zip(cubes, parts, strict=True)]
+    return pl.concat(cubes, how="diagonal")
+
+
+def _counted(part: Part, spanned: Iterable[str], totals: Mapping[str, Any]) -> Any:
     # narwhals takes an empty name for an expression where it stands first.
-    cells = sorted([*spanned, *dict.fromkeys(keys)], key=lambda name: name == "")
-    counted = rows.group_by(*cells).agg(**totals) if cells else rows.select(**totals)
-    cube = run(counted)
-    if verdicts is not None:
-        cube = cube.join(verdicts, on=_VERDICT, how="left").drop(_VERDICT)
-    return _tidy(cube, [*(["hour"] if step else []), "latest"], [*totals][2:])
-
-
-def _judged(rows: Any) -> tuple[Any, pl.DataFrame]:
-    """Give the rows of a lazy frame the number of their verdict, and return the verdicts by number."""
-    import narwhals.stable.v2 as nw
-
-    known = classify_distinct(run(rows.select(*KEYS).unique()))
-    verdicts = known.select(RESULT).unique().with_row_index(_VERDICT)
-    numbers = known.join(verdicts, on=RESULT, nulls_equal=True).select(*KEYS, _VERDICT)
-    judged = rows.to_native().join(numbers.lazy(), on=KEYS, how="left", nulls_equal=True)
-    return nw.from_native(judged), verdicts
+    cells = sorted([*spanned, *dict.fromkeys(part.keys)], key=lambda name: name == "")
+    return part.rows.group_by(*cells).agg(**totals) if cells else part.rows.select(**totals)
 
 
 def as_of(cube: pl.DataFrame) -> datetime | None:
@@ -162,6 +158,18 @@ def as_of(cube: pl.DataFrame) -> datetime | None:
     newest = cube["latest"].max()
     assert newest is None or isinstance(newest, datetime)
     return newest
+
+
+def check_years(
+    microseconds: pl.Series, column: str, first: datetime = YEARS[0], last: datetime = YEARS[1]
+) -> None:
+    """Refuse times that no calendar holds: placeholders, or what only other engines can say."""
+    lowest, highest = ((moment - EPOCH) // timedelta(microseconds=1) for moment in (first, last))
+    if not microseconds.is_between(lowest, highest).all():
+        raise InputError(
+            f"{column} holds times beyond the years {first.year} to {last.year}, such as a placeholder. Filter them, "
+            "or make them null."
+        )
 
 
 def count(condition: pl.Expr) -> pl.Expr:
@@ -254,8 +262,13 @@ def _state(as_of: datetime | None, matures: bool) -> pl.Expr:
     )
 
 
-def _tidy(cube: pl.DataFrame, instants: Sequence[str], measures: Sequence[str]) -> pl.DataFrame:
+def _tidy(cube: pl.DataFrame, measures: Iterable[str]) -> pl.DataFrame:
     """Give a cube the same types on every engine: counts are signed, so that differences may be negative."""
+    instants = [name for name in ("hour", "latest") if name in cube.columns]
+    if "hour" in instants:
+        check_years(cube["hour"], schema.CREATED)
+    if "latest" in instants:
+        check_years(cube.select(pl.col("latest").max()).to_series(), schema.VERSION)
     return cube.with_columns(
         cs.by_dtype(pl.Categorical, pl.Enum, pl.Null).cast(pl.String),
         pl.col("rows", *measures).cast(pl.Int64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,7 @@ def _polars(frame: Frame, kind: str, names: list[str]) -> pl.LazyFrame:
 def _eager(frame: Frame, kind: str, names: list[str]) -> pl.DataFrame:
     try:
         rows = pl.from_pandas(frame[names]) if kind == "pandas" else pl.from_arrow(frame.select(names))
-    except Exception as error:  # pandas and Arrow raise a dozen kinds for a column of mixed values
+    except (Exception, pl.exceptions.PanicException) as error:  # a dozen kinds, for a column of mixed values
         raise InputError(
             f"A column among {', '.join(names)} cannot be read ({type(error).__name__}). Give each column one type."
         ) from None
@@ -187,6 +188,11 @@ def _eager(frame: Frame, kind: str, names: list[str]) -> pl.DataFrame:
 
 def _duckdb(frame: Any, names: list[str]) -> Any:
     """Select from a relation; a column without any value gets the type it should have."""
+    for name, held in zip(frame.columns, frame.types, strict=True):
+        if name in names and (foreign := re.search(r"\b(?:INTERVAL|UNION)\b", str(held))):
+            raise InputError(
+                f"{name} is {foreign[0]}, which only DuckDB has. Cast it first, for example to a number or to VARCHAR."
+            )
     untyped = {name for name, held in zip(frame.columns, frame.types, strict=True) if held == '"NULL"'}
     typed = [
         f"{_duckdb_name(name)}::{_should_be(name)} AS {_duckdb_name(name)}"

@@ -13,7 +13,7 @@ import polars as pl
 
 from d22kit.errors import InputError
 from d22kit.questions import _cube
-from d22kit.questions._outcomes import ADDED, OPEN, OUTCOME, outcome_counts, with_outcomes
+from d22kit.questions._outcomes import ADDED, OPEN, OUTCOME, outcome_counts
 from d22kit.questions.calendar import Cells
 from d22kit.questions.roles import RoleMap, load_roles
 
@@ -167,8 +167,8 @@ def _sums(tallied: pl.DataFrame, groups: Sequence[str], counts: list[str]) -> pl
 def _outcomes(
     frame: Any, groups: Sequence[str], metric: Metric, spans: Cells, roles: RoleMap | None
 ) -> pl.DataFrame:
-    cube = _cube.collect(frame, [*groups, "type", "operation", *OUTCOME], settle=True, judge=True, **spans)
-    cube = with_outcomes(load_roles(roles).add(cube))
+    cube = _cube.collect(frame, [*groups, "type", "operation", *OUTCOME], judge=True, **spans)
+    cube = load_roles(roles).add(cube)
     counts = pl.DataFrame(cube.select(outcome_counts((metric.n, *OPEN))))
     inbound = pl.col("direction") == "inbound"
     events = _cube.count(inbound) if metric.kind == "ratio" else outcome_counts((metric.events,))[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from d22kit.questions._cube import count
-from d22kit.questions.classify import classify_distinct
+from d22kit.questions._verdicts import with_outcomes
 
 __all__ = ["ADDED", "COUNTS", "OPEN", "OUTCOME", "PERMANENCE", "outcome_counts", "with_outcomes"]
 
@@ -36,18 +36,6 @@ OPEN = ("pending", "accepted")
 """States whose outcome may still come."""
 
 PERMANENCE = ("hard", "soft", "block")
-
-
-def with_outcomes(cube: pl.DataFrame) -> pl.DataFrame:
-    """Add `delivery_state`, `bounce_category` and `bounce_permanence` to a cube that has the outcome columns.
-
-    Each distinct outcome is read once and joined back; a cube that was judged where the rows are has them already.
-    """
-    if "delivery_state" in cube.columns:
-        return cube
-    plain = cube.with_columns(pl.col(OUTCOME).cast(pl.String))
-    known = classify_distinct(plain.select(OUTCOME).unique())
-    return plain.join(known, on=list(OUTCOME), how="left", nulls_equal=True)
 
 
 def outcome_counts(names: Iterable[str] = (*COUNTS, "attempt_unmapped")) -> list[pl.Expr]:

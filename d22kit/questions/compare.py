@@ -157,13 +157,15 @@ def _numbered(counts: pl.DataFrame, groups: Sequence[str]) -> tuple[pl.DataFrame
 def _window(hours: pl.Series, clock: Clock, metric: Metric, moment: datetime | None) -> Window | None:
     """Return the latest period that is whole (and settled, where outcomes matter), or has run for a while."""
     grain = DAY if clock.every in ("month", "quarter") else timedelta(microseconds=clock.step)
-    for start, end in reversed(clock.spans(hours.unique(), fill=False).rows()):
-        if moment is None:
-            break
+    if moment is None:
+        return None
+    spans = clock.spans(hours.unique(), fill=False)
+    for place in reversed(range(spans.height)):
+        start, end = spans.row(place)
         began = start.replace(tzinfo=None)
-        run = moment.astimezone(start.tzinfo).replace(tzinfo=None) - began
-        if end + (timedelta() if metric.kind == "count" else _cube.IMMATURE) <= moment:
+        if end <= moment - (timedelta() if metric.kind == "count" else _cube.IMMATURE):
             return Window(began, None)
+        run = moment.astimezone(start.tzinfo).replace(tzinfo=None) - began
         if metric.kind == "count" and run >= grain:
             return Window(began, run // grain * grain)
     return None

@@ -16,6 +16,7 @@ from d22kit.questions._cube import (
     SETTLED,
     Frame,
     as_of,
+    check_years,
     collect,
     give_back,
     group_columns,
@@ -56,6 +57,9 @@ WORKLIST = ("public_id", "platform", "category", "permanence", "last_seen")
 
 EXACT = 200_000
 """Up to this many rows durations are kept to the microsecond; beyond, in logarithmic bins (within 1%)."""
+
+BINS = 52
+"""Bins per e-fold: their middles are within 1% of all they hold, or within a microsecond."""
 
 BANDS = (
     ("under 1 h", 1),
@@ -130,8 +134,8 @@ def delivery(
     """
     groups = group_columns(frame, by, (*PERIOD, "small", *DELIVERY, *ADDED))
     clock = Clock.of(every, tz, calendar)
-    cube = collect(frame, [*groups, "type", "operation", *OUTCOME], **clock.cells, settle=True, judge=True)
-    cube = with_outcomes(load_roles(roles).add(cube))
+    cube = collect(frame, [*groups, "type", "operation", *OUTCOME], **clock.cells, judge=True)
+    cube = load_roles(roles).add(cube)
     counts = tally(cube, groups, *outcome_counts())
     answer = in_periods(counts, groups, clock, as_of=as_of(cube))
     answer = answer.with_columns(
@@ -180,18 +184,19 @@ def time_to_last_update(frame: Frame, *, by: str | Iterable[str] = ()) -> Any:
 
     groups = group_columns(frame, by, (*LATENCY, *ADDED, "lasted"))
     lasted = nw.col(schema.VERSION) - nw.col(schema.CREATED)
-    precise = collect(frame, [], step=None)["rows"].item() <= EXACT
+    whole = collect(frame, [], step=None)
+    precise = whole["rows"].item() <= EXACT
     cube = collect(
         frame,
         [*groups, *OUTCOME],
         step=None,
-        settle=True,
         judge=True,
+        latest=False,
         derived={"lasted": lasted if precise else _bin(lasted)},
     )
     if not precise:
         cube = cube.with_columns(lasted=_middle(pl.col("lasted")))
-    cube = with_outcomes(cube).rename({"delivery_state": "state"})
+    cube = cube.rename({"delivery_state": "state"})
     keys = [*groups, "state"]
     timed = cube.filter(pl.col("lasted").is_not_null()).group_by(*keys, "lasted").agg(pl.col("rows").sum())
     counts = timed.group_by(keys).agg(
@@ -201,7 +206,7 @@ def time_to_last_update(frame: Frame, *, by: str | Iterable[str] = ()) -> Any:
     answer = counts.join(quantiles, on=keys, how="left", nulls_equal=True).with_columns(
         open=pl.when(pl.col("state").is_in(OPEN)).then(pl.col("n")).otherwise(0)
     )
-    return give_back(answer.select(*groups, *LATENCY).sort(keys, nulls_last=True), frame, as_of(cube))
+    return give_back(answer.select(*groups, *LATENCY).sort(keys, nulls_last=True), frame, as_of(whole))
 
 
 def backlog(frame: Frame, *, by: str | Iterable[str] = (), roles: RoleMap | None = None) -> Any:
@@ -246,6 +251,7 @@ def backlog(frame: Frame, *, by: str | Iterable[str] = (), roles: RoleMap | None
         [*groups, "type", "operation", *OUTCOME],
         step=None,
         settle=True,
+        latest=False,
         where=~nw.col("delivery_status").is_in(ARRIVED).fill_null(False),
         derived={"band": _band(created, newest)},
         measures={"oldest": created.min()},
@@ -300,7 +306,9 @@ def worklist(frame: Frame, *, permanence: str = "hard") -> Any:
     import narwhals.stable.v2 as nw
 
     rows = open_rows(frame, [schema.KEY, *OUTCOME, schema.VERSION])
-    newest = run(rows.select(nw.col(schema.VERSION).max())).to_series().cast(pl.Datetime("us", "UTC")).item()
+    known = run(rows.select(nw.col(schema.VERSION).max())).to_series()
+    check_years(known, schema.VERSION)
+    newest = known.cast(pl.Datetime("us", "UTC")).item()
     unsettled = rows.filter(~nw.col("delivery_status").is_in(SETTLED).fill_null(False))
     # Judged where the rows are, so that only those to be listed are collected.
     judged = nw.from_native(attach(unsettled.to_native(), KEYS, RESULT, classify_distinct))
@@ -336,19 +344,15 @@ def _share(name: str, part: pl.Expr, whole: pl.Expr) -> Sequence[pl.Expr]:
 
 
 def _bin(lasted: Any) -> Any:
-    """Number the logarithmic bin, 2% wide, that microseconds fall in; -2 if negative, -1 if none."""
+    """Number the logarithmic bin, under 2% wide, that microseconds fall in; all that are negative share one."""
     import narwhals.stable.v2 as nw
 
-    positive = nw.when(lasted > 0).then(lasted)
-    place = (positive.cast(nw.Float64).log() * 50).floor().cast(nw.Int64)
-    return (
-        nw.when(lasted < 0).then(nw.lit(-2)).otherwise(nw.when(lasted == 0).then(nw.lit(-1)).otherwise(place))
-    )
+    # From -1 on, so that one expression serves: the bins of -1 and 0 hold nothing else.
+    return ((lasted.clip(lower_bound=-1) + 2).cast(nw.Float64).log() * BINS).floor().cast(nw.Int64)
 
 
 def _middle(place: pl.Expr) -> pl.Expr:
-    microseconds = ((place + 0.5) / 50).exp().round().cast(pl.Int64)
-    return pl.when(place < 0).then(place + 1).otherwise(microseconds)
+    return ((place + 0.5) / BINS).exp().sub(2).round().cast(pl.Int64)
 
 
 def _quantiles(timed: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

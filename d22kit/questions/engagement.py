@@ -24,7 +24,7 @@ from d22kit.questions._cube import (
     small,
     tally,
 )
-from d22kit.questions._outcomes import ADDED, OUTCOME, outcome_counts, with_outcomes
+from d22kit.questions._outcomes import ADDED, OUTCOME, outcome_counts
 from d22kit.questions._stats import dispersion, ratio_interval
 from d22kit.questions.calendar import QUARTER_US, Calendar, Clock
 from d22kit.questions.roles import RoleMap, load_roles
@@ -191,10 +191,8 @@ def engagement(
     """
     groups = group_columns(frame, by, (*PERIOD, "small", "outbound", *ENGAGEMENT, *ADDED))
     clock = Clock.of(every, tz, calendar)
-    cube = collect(
-        frame, [*groups, "type", "operation", "by", *OUTCOME], **clock.cells, settle=True, judge=True
-    )
-    counts = _contacts(with_outcomes(load_roles(roles).add(cube)), groups)
+    cube = collect(frame, [*groups, "type", "operation", "by", *OUTCOME], **clock.cells, judge=True)
+    counts = _contacts(load_roles(roles).add(cube), groups)
     answer = in_periods(counts, groups, clock, as_of=as_of(cube))
     heard = bool(counts["inbound"].sum())
     spread = _spread(counts, groups, clock)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
 from d22kit import schema
-from d22kit.questions._cube import TIMES, Frame, as_of, collect, give_back, ratio
+from d22kit.questions._cube import TIMES, Frame, check_years, collect, give_back, ratio
 from d22kit.questions.classify import classify_distinct
 from d22kit.questions.roles import SOURCE, RoleMap, Roles, load_roles
 
@@ -80,6 +80,7 @@ def profile(frame: Frame, *, roles: RoleMap | None = None) -> Any:
         frame,
         WORDS,
         step=None,
+        latest=False,
         reads=TEXTS,
         derived={f"blank_{name}": _kind_of_blank(name) for name in TEXTS},
         measures={
@@ -101,7 +102,7 @@ def profile(frame: Frame, *, roles: RoleMap | None = None) -> Any:
     answer = pl.DataFrame(found, schema=PROFILE).with_columns(
         share=ratio(pl.col("rows"), pl.lit(cube["rows"].sum()))
     )
-    return give_back(answer, frame, as_of(cube))
+    return give_back(answer, frame, _moment(cube, schema.VERSION, "last"))
 
 
 def _kind_of_blank(name: str) -> Any:
@@ -188,13 +189,17 @@ def _blank_word(word: str | None) -> str | None:
     return {"": "empty", "NONE": "NONE"}.get(word.strip().upper())
 
 
-def _times(cube: pl.DataFrame) -> list[Finding]:
-    def moment(column: str, end: str) -> datetime | None:
-        values = cube[f"{column}_{end}"].cast(pl.Datetime("us", "UTC"))
-        return values.min() if end == "first" else values.max()  # type: ignore[return-value]
+def _moment(cube: pl.DataFrame, column: str, end: str) -> datetime | None:
+    """The first or last of a time; a placeholder of the year 1 or 9999 is shown as well."""
+    ends = cube[f"{column}_{end}"]
+    check_years(ends, column, *(year.replace(tzinfo=UTC) for year in (datetime.min, datetime.max)))
+    values = ends.cast(pl.Datetime("us", "UTC"))
+    return values.min() if end == "first" else values.max()  # type: ignore[return-value]
 
+
+def _times(cube: pl.DataFrame) -> list[Finding]:
     ends = [
-        {"topic": "time", "column": c, "value": e, "at": moment(c, e)}
+        {"topic": "time", "column": c, "value": e, "at": _moment(cube, c, e)}
         for c in TIMES
         for e in ("first", "last")
     ]
@@ -202,7 +207,7 @@ def _times(cube: pl.DataFrame) -> list[Finding]:
     return [
         *ends,
         {**reverse, "rows": cube["reversed"].sum()},
-        {"topic": "freshness", "column": schema.VERSION, "at": moment(schema.VERSION, "last")},
+        {"topic": "freshness", "column": schema.VERSION, "at": _moment(cube, schema.VERSION, "last")},
     ]
 
 
