@@ -86,7 +86,9 @@ def browser(zone: str = "UTC", **options: Any) -> Iterator[Window]:
             executable_path=CHROMIUM, args=[*OFFLINE], env={**os.environ, "TZ": zone}
         )
         try:
-            yield Window(chromium.new_context(viewport={"width": 1280, "height": 900}, **options).new_page())
+            context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
+            context.set_default_timeout(SLOW)  # machines that do much else are slow, and right
+            yield Window(context.new_page())
         finally:
             chromium.close()
 
@@ -250,7 +252,7 @@ def jupyterlab(root: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(SLOW // 1000)
         log.close()
 
 

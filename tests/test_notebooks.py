@@ -205,7 +205,7 @@ def test_the_delivery_finds_the_blocklisting(ran: Any, sql: Any) -> None:
         "explain-words"
     )
     assert re.search(r"^> Bounced.*sender_blocked.*network is on our block", book.said("explain"))
-    assert re.fullmatch(r"- SMS failure rate \S+ on 11 February, [^\n]*", book.said("exercise"))
+    assert re.fullmatch(r"- SMS failure rate \S+ on 11 February 2026, [^\n]*", book.said("exercise"))
 
 
 def test_the_engagement(ran: Any, sql: Any) -> None:
@@ -266,7 +266,7 @@ def test_the_first_look_asks_the_service_that_the_environment_names(tmp_path: Pa
 
 
 def test_jupyterlab_runs_the_first_look_cell_by_cell_without_a_network(tmp_path: Path) -> None:
-    from test_browser import CHROMIUM, browser, jupyterlab  # skips where there is no playwright
+    from test_browser import CHROMIUM, SLOW, browser, jupyterlab  # skips where there is no playwright
 
     if not CHROMIUM:
         pytest.skip("browser tests need Chromium: apt-get install chromium")
@@ -278,14 +278,14 @@ def test_jupyterlab_runs_the_first_look_cell_by_cell_without_a_network(tmp_path:
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(f"{url}/lab/tree/first.ipynb?reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-        page.get_by_text("| Idle").wait_for(timeout=120_000)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=SLOW)
+        page.get_by_text("| Idle").wait_for(timeout=SLOW)
         page.locator(".jp-Notebook .jp-Cell").first.click()
         for number in range(1, len(codes) + 1):
             while page.locator(".jp-Notebook .jp-Cell.jp-mod-active.jp-CodeCell").count() == 0:
                 page.keyboard.press("Shift+Enter")
             page.keyboard.press("Shift+Enter")
-            page.get_by_text(f"[{number}]:", exact=True).first.wait_for(timeout=120_000)
+            page.get_by_text(f"[{number}]:", exact=True).first.wait_for(timeout=SLOW)
         page.wait_for_function("document.querySelectorAll('.d22kit-figure svg').length === 3")
         drawn = page.locator(".d22kit-figure svg").all_text_contents()
         for figure, question in zip(drawn, QUESTIONS, strict=True):

@@ -312,6 +312,8 @@ def _histogram(hours: pl.DataFrame, group: str, columns: int, shut: pl.DataFrame
         x=x, x2=alt.X2(field="e"), y=value_axis("y0", "outbound rows"), y2=alt.Y2(field="y1"), color=hue,
         tooltip=[tip("w", "hour"), tip("g", "rule"), tip("v", "rows", ",")],
     )  # fmt: skip
-    return layered(*([ground] if shut.height else []), bars, width=panel_width(columns), height=160,
-        title=caption(group, f"{outside:,} of {total:,} rows outside ({outside / max(total, 1):.1%})"),
-    )  # fmt: skip
+    said = f"{outside:,} of {total:,} rows outside ({outside / max(total, 1):.1%})"
+    # Without groups the chart's own title says so already.
+    told = {"title": caption(group, said)} if group else {}
+    layers = [*([ground] if shut.height else []), bars]
+    return layered(*layers, width=panel_width(columns), height=160, **told)
