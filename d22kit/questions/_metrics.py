@@ -74,9 +74,16 @@ class Metric:
         number = self._number(value)
         return f"{number} {self.unit.rstrip('s') if number in ('1', '1.0') else self.unit}"
 
+    def apart(self, value: float, base: float) -> float:
+        """Return by how much two values differ as they are shown, so that a sentence adds up."""
+        scale = 100 if self.kind == "share" else 1
+        digits = 0 if self.kind == "count" else 1
+        return (round(value * scale, digits) - round(base * scale, digits)) / scale
+
     def change(self, value: float) -> str:
-        """Return a signed difference without its unit: `+2.1`."""
-        return ("+" if value >= 0 else "−") + self._number(abs(value))
+        """Return a signed difference without its unit: `+2.1`; nothing has no sign."""
+        number = self._number(abs(value))
+        return number if number == self._number(0) else ("+" if value > 0 else "−") + number
 
     def _number(self, value: float) -> str:
         if self.kind == "count":

@@ -13,6 +13,7 @@ from d22kit.errors import InputError
 from d22kit.questions import _cube
 from d22kit.questions import _stats as stats
 from d22kit.questions._metrics import Metric, cells, named, taken, when, who
+from d22kit.questions._usual import HISTORY, ID, change, with_usual
 from d22kit.questions.calendar import EVERY, Calendar, Cells, Clock, first_instant
 from d22kit.questions.roles import RoleMap
 
@@ -37,11 +38,6 @@ NUMBERS = {
     "q": pl.Float64,
 }
 ANSWER = ("metric", *SPAN, *NUMBERS, "verdict")
-ID = "group number"
-
-HISTORY, KNOWN = 26, 5
-"""What is usual is learnt from up to 26 earlier changes; from fewer than 5, not at all."""
-
 APART = {"week": "w", "month": "mo", "quarter": "q"}
 """How far apart the periods that are compared lie; days and hours a week, so that weekdays align."""
 
@@ -87,7 +83,7 @@ def compare(
         `difference` and `ratio` with 95% limits `_lo` and `_hi`, `mix_effect` and `rate_effect` (this group's
         part in the change of the total rate, by a change of its share or of its rate; over all groups they add
         up to it; null for the volume), `usual_lo`, `usual_hi` (within which the difference usually lies; null
-        with under 5 earlier changes), `q` (Benjamini–Hochberg over the groups) and `verdict` in words.
+        with under 7 earlier changes), `q` (Benjamini–Hochberg over the groups) and `verdict` in words.
 
     Raises
     ------
@@ -107,8 +103,8 @@ def compare(
 
     *Intervals.* Shares: Wilson; their difference: Newcombe. Counts and numbers per hundred: quasi-Poisson, its
     dispersion taken from the weekdays (in a day: the hours) of both periods. *Usual*: the median of the group's
-    earlier changes, plus or minus the larger of their robust spread (by Student's t) and chance. *Mix
-    and rate*: E. Kitagawa, "Components of a difference between two rates", JASA 50 (1955).
+    earlier changes (of counts, of their logarithms), plus or minus the larger of their robust spread (by Student's
+    t) and chance. *Mix and rate*: E. Kitagawa, "Components of a difference between two rates", JASA 50 (1955).
 
     Examples
     --------
@@ -258,45 +254,9 @@ def _judge(pairs: pl.DataFrame, metric: Metric) -> pl.DataFrame:
     pairs = pairs.with_columns(
         value=metric.value(pl.col("events"), pl.col("n")),
         base_value=metric.value(pl.col("base_events"), pl.col("base_n")),
-    ).with_columns(difference=pl.col("value") - pl.col("base_value"), unit=_unit(metric))
+    ).with_columns(difference=pl.col("value") - pl.col("base_value"), change=change(metric))
     latest = pairs.filter(pl.col("ago") == 0)
-    change = pl.when(pl.col("unit") > 0).then(pl.col("difference") / pl.col("unit"))
-    earlier = (
-        pairs.filter(pl.col("ago").is_between(1, HISTORY))
-        .group_by(ID)
-        .agg(centre=change.median(), sway=stats.robust_scale(change), seen=change.count())
-    )
-    latest = latest.join(earlier, on=ID, how="left").pipe(_intervals, metric).pipe(_effects, metric)
-    enough = pl.when(pl.col("seen") >= KNOWN, pl.col("difference").is_not_null())
-    # A median absolute deviation is worth about half the degrees of freedom of a standard deviation.
-    freedom, sway = (pl.col("seen") - 1) / 2, pl.col("sway") * pl.col("unit")
-    chance = _chance(metric).sqrt()
-    reach = enough.then(pl.max_horizontal(stats.student(freedom) * sway, stats.Z * chance))
-    middle = pl.col("centre") * pl.col("unit")
-    off = pl.col("difference") - middle
-    swayed = stats.student_score(off / pl.when(sway > 0).then(sway), freedom).abs()
-    p = stats.two_sided_p(pl.min_horizontal(swayed, off.abs() / chance))
-    return latest.with_columns(
-        usual_lo=middle - reach,
-        usual_hi=middle + reach,
-        q=stats.benjamini_hochberg(pl.when(reach > 0).then(p)),
-    )
-
-
-def _unit(metric: Metric) -> pl.Expr:
-    """What changes are measured in: the base count, since counts sway in proportion; rates as they are."""
-    return pl.col("base_value") if metric.kind == "count" else pl.lit(1.0)
-
-
-def _chance(metric: Metric) -> pl.Expr:
-    """Return the variance that chance alone gives the difference of two periods."""
-    events, base = pl.col("events"), pl.col("base_events")
-    if metric.kind == "count":
-        return events + base
-    n, base_n = (pl.when(pl.col(name) > 0).then(name) for name in ("n", "base_n"))
-    rate = (events + base + 1) / (n + base_n + 2)
-    fails = 1 - rate if metric.kind == "share" else pl.lit(1.0)
-    return metric.per**2 * rate * fails * (1 / n + 1 / base_n)
+    return with_usual(latest.pipe(_intervals, metric).pipe(_effects, metric), pairs, metric)
 
 
 def _intervals(pairs: pl.DataFrame, metric: Metric) -> pl.DataFrame:
@@ -369,8 +329,9 @@ def _verdict(
     latest = f"{label}{shown} {when(row['period_start'], clock.every)}"
     if row["difference"] is None:
         return f"{latest}: nothing to compare it with"
-    size = metric.size(abs(row["difference"]))
-    moved = "as" if size == metric.size(0.0) else f"{size} {'more' if row['difference'] > 0 else 'less'} than"
+    apart = metric.apart(row["value"], row["base_value"])
+    size = metric.size(abs(apart))
+    moved = "as" if size == metric.size(0.0) else f"{size} {'more' if apart > 0 else 'less'} than"
     base = f"{when(row['base_start'], clock.every)} ({metric.show(row['base_value'])})"
     return f"{latest}, {moved} {base}{_age(window)}: {_usual(row, metric)}{_small(row)}"
 
