@@ -4,7 +4,8 @@
 
 The bare ones, with Polars' own defaults: `memory` writes the extract's finished frame (classified, masked, sorted) from
 memory; `store` writes the store's rows as they are, `scan().sink_parquet()`. The extract reads the store, classifies,
-masks, counts and sums up as well. They take turns; compare the ratios, not the seconds.
+masks, counts and sums up as well. Each writes to a fresh place, and they take turns; compare the ratios, not the
+seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import d22kit
 from d22kit.commits import commit_rows
 from d22kit.schema import STORED, VERSION
 from d22kit.simulator import generate
-from d22kit.store import State, Store
+from d22kit.state import State
+from d22kit.store import Store
 
 
 def fill(place: Path, rows: int) -> None:
@@ -49,11 +51,13 @@ def compare(place: Path, rows: int, runs: int) -> None:
     acts: dict[str, Callable[[], Any]] = {
         "memory": lambda: frame.lazy().sink_parquet(bare),
         "store": lambda: d22kit.scan(store).sink_parquet(bare),
-        "extract": lambda: d22kit.extract(mine, store, overwrite=True),
+        "extract": lambda: d22kit.extract(mine, store),
     }
     took: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(runs):
         for name, act in acts.items():
+            for old in (mine, bare):
+                old.unlink(missing_ok=True)
             took[name].append(seconds(act))
     middle = {name: median(times) for name, times in took.items()}
     for name, value in middle.items():

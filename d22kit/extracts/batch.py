@@ -17,7 +17,7 @@ from d22kit.schema import KEY
 
 __all__ = ["Batch"]
 
-_FIRST = "first"
+_ROW = "row"
 _VIEWS = pl.CompatLevel.newest()
 """Of Arrow's texts: views, since the copy to contiguous ones costs a tenth of the writing."""
 
@@ -32,8 +32,8 @@ class Batch:
         The columns that are seen, in order.
     rows
         Keys and times, row by row.
-    cells
-        The distinct combinations of words.
+    cells, counts
+        The distinct combinations of words, and the rows of each.
     cell
         The number of each row's combination.
     """
@@ -41,6 +41,7 @@ class Batch:
     columns: tuple[str, ...]
     rows: pl.DataFrame
     cells: pl.DataFrame
+    counts: pl.Series
     cell: pl.Series
 
     @classmethod
@@ -48,13 +49,16 @@ class Batch:
         """Find the combinations in a frame of texts."""
         columns = tuple(texts.columns)
         words = [name for name, dtype in texts.schema.items() if dtype == pl.String and name != KEY]
+        none = pl.Series(dtype=pl.UInt32)
         if not words:
-            return cls(columns, texts, pl.DataFrame(), pl.Series(dtype=pl.UInt32))
-        first = texts.with_row_index(_FIRST).select(pl.col(_FIRST).first().over(words)).to_series()
-        firsts = first.unique().sort()
-        numbers = pl.int_range(len(firsts), dtype=pl.UInt32, eager=True)
-        places = pl.zeros(texts.height, pl.UInt32, eager=True).scatter(firsts, numbers)
-        return cls(columns, texts.drop(words), texts.select(words)[firsts], places.gather(first))
+            return cls(columns, texts, pl.DataFrame(), none, none)
+        row = pl.int_range(texts.height, dtype=pl.UInt32, eager=True)
+        told = texts.select(words).with_columns(row.alias(_ROW))
+        same = told.select(pl.col(_ROW).first().over(words), pl.len().over(words))
+        firsts = (same[_ROW] == row).arg_true()
+        places = pl.zeros(len(row), pl.UInt32, eager=True).scatter(firsts, row.head(len(firsts)))
+        counts, cell = same["len"].gather(firsts), places.gather(same[_ROW])
+        return cls(columns, texts.drop(words), texts.select(words)[firsts], counts, cell)
 
     def __len__(self) -> int:
         """Return how many rows there are."""
@@ -66,8 +70,7 @@ class Batch:
 
     def count(self, words: Sequence[str]) -> pl.DataFrame:
         """Count the rows of each combination of some words, in a column `len`."""
-        rows = self.cell.alias("cell").to_frame().group_by("cell").len().sort("cell")
-        return self.cells.select(words).with_columns(rows["len"]).group_by(words).sum()
+        return self.cells.select(words).with_columns(self.counts.alias("len")).group_by(words).sum()
 
     def frame(self) -> pl.DataFrame:
         """Return the rows with their texts."""

@@ -29,7 +29,7 @@ ORDER = (VERSION, KEY)
 BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
 
-AHEAD = 2
+AHEAD = 8
 """Batches that may wait for what comes next."""
 
 _DAY = pl.col(VERSION).dt.date().alias(PARTITION)
@@ -146,15 +146,19 @@ def batches(store: Store, chosen: Selection) -> Iterator[Batch]:
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Give the items of an iterator; the next ones are made while one is used."""
+    """Give the items of an iterator; the next ones are made while one is used, and the first ones from now on."""
     maker = ThreadPoolExecutor(1)
-    try:
-        coming = deque(maker.submit(next, items, None) for _ in range(AHEAD))
-        while (item := coming.popleft().result()) is not None:
-            coming.append(maker.submit(next, items, None))
-            yield item
-    finally:
-        maker.shutdown(cancel_futures=True)
+    coming = deque(maker.submit(next, items, None) for _ in range(AHEAD))
+
+    def made() -> Iterator[T]:
+        try:
+            while (item := coming.popleft().result()) is not None:
+                coming.append(maker.submit(next, items, None))
+                yield item
+        finally:
+            maker.shutdown(cancel_futures=True)
+
+    return made()
 
 
 class _Finish:
@@ -187,7 +191,7 @@ class _Finish:
         found = STORED.to_frame().select(CASE)
         for portion in portions:
             # Cases without a text are few, and not worth the counting.
-            more = _collected(portion, self._chosen, CASE).filter(pl.col(DETAIL).is_not_null())
+            more = _collected(portion, self._chosen, CASE, pl.col(DETAIL).is_not_null())
             found = pl.concat([found, more]).unique()
             if found.height > KNOWN:
                 break
@@ -245,10 +249,12 @@ def _scan(paths: list[str], start: datetime | None, end: datetime | None, chosen
     return meeting(rows, chosen.where) if chosen.where is not None and early(chosen.where) else rows
 
 
-def _collected(portion: Portion, chosen: Selection, columns: Sequence[str]) -> pl.DataFrame:
+def _collected(
+    portion: Portion, chosen: Selection, columns: Sequence[str], only: pl.Expr | bool = True
+) -> pl.DataFrame:
     """Read a portion's rows."""
     try:
-        return _read(_scan(*portion, chosen).select(columns))
+        return _read(_scan(*portion, chosen).select(columns).filter(only))
     except pl.exceptions.PolarsError as error:
         if chosen.where is None or not early(chosen.where):
             raise
