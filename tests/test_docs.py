@@ -32,7 +32,7 @@ def test_every_section_of_the_sql_page_is_a_pair() -> None:
 def test_a_question_equals_its_sql(
     call: str, query: str, lender_frame: pl.DataFrame, engine: duckdb.DuckDBPyConnection
 ) -> None:
-    answer = eval(call, {"d22kit": d22kit, "df": lender_frame})
+    answer = eval(call, {"d22kit": d22kit, "df": lender_frame, "pl": pl})
     given: dict[str, object] = {"d22kit": d22kit, "df": lender_frame, "pl": pl}
     exec(PREPARE, given)
     engine.register("conversations", given["conversations"].to_arrow())
@@ -55,6 +55,8 @@ def tidy(answer: pl.DataFrame) -> pl.DataFrame:
 
 
 KEYS = {
+    "topic",
+    "value",
     "period_start",
     "platform",
     "weekday",
