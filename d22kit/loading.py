@@ -62,29 +62,7 @@ def scan(
     InputError
         Where an argument is no time, `since` does not lie before `until`, or `on` is no time column.
     """
-    if on not in (CREATED, VERSION):
-        raise InputError(f"on={on!r} is no time column; give {CREATED!r} or {VERSION!r}.")
-    if version is not None and as_of is not None:
-        raise InputError("version and as_of name the same thing; give one of them.")
-    start, end = span(since, until)
-    try:
-        store = Store.open(data).at(version, as_of)
-    except StoreNotFoundError:
-        if data is None or (rows := open_extract(data)) is None:
-            raise
-        return _of_extract(rows, start, end, on, dated=version is not None or as_of is not None)
-    files = store.files()
-    if version is not None or as_of is not None:
-        store.check_kept(files)
-    if on == VERSION:
-        # Partitions are dates of this column, so those outside the range need not be opened.
-        files = files.filter(
-            _between(PARTITION, start and start.date(), end and end.date() + timedelta(days=1))
-        )
-    if files.is_empty():
-        return FRAME.to_frame().lazy()
-    frame = pl.scan_parquet(files["path"].to_list(), schema=STORED, hive_partitioning=False, glob=False)
-    return frame.filter(_between(on, start, end)).with_columns(pl.col(VOCABULARY).cast(pl.Categorical))
+    return _lazy(data, since, until, on, version, as_of, read=False)
 
 
 @overload
@@ -155,6 +133,8 @@ def load(
     ------
     StoreNotFoundError, StoreFormatError, VersionNotFoundError
         Where there is no such store, or no such version.
+    ExtractError
+        Where an extract is damaged (its files are held against their checksums), or is an Excel file.
     InputError
         Where a column is unknown (lists those there are), or an argument is wrong.
 
@@ -169,17 +149,53 @@ def load(
     """
     if backend not in ("polars", "pandas", "pyarrow"):
         raise InputError(f"backend={backend!r} is unknown; give 'polars', 'pandas' or 'pyarrow'.")
-    lazy = scan(data, since=since, until=until, on=on, version=version, as_of=as_of)
+    lazy = _lazy(data, since, until, on, version, as_of, read=True)
     try:
         frame = _select(lazy, columns).collect()
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _unreadable(data, error) from error
     if backend == "pandas":
         return _pandas(frame)
     return frame.to_arrow() if backend == "pyarrow" else frame
 
 
-def _unreadable(data: str | os.PathLike[str] | None, error: Exception) -> StoreError | ExtractError:
+def _lazy(
+    data: str | os.PathLike[str] | None,
+    since: TimeLike | None,
+    until: TimeLike | None,
+    on: TimeColumn,
+    version: int | None,
+    as_of: TimeLike | None,
+    *,
+    read: bool,
+) -> pl.LazyFrame:
+    """Return the rows as a lazy frame; with `read`, an extract is held against its checksums before."""
+    if on not in (CREATED, VERSION):
+        raise InputError(f"on={on!r} is no time column; give {CREATED!r} or {VERSION!r}.")
+    if version is not None and as_of is not None:
+        raise InputError("version and as_of name the same thing; give one of them.")
+    start, end = span(since, until)
+    try:
+        store = Store.open(data).at(version, as_of)
+    except StoreNotFoundError:
+        if data is None or (rows := open_extract(data, read=read)) is None:
+            raise
+        return _of_extract(rows, start, end, on, dated=version is not None or as_of is not None)
+    files = store.files()
+    if version is not None or as_of is not None:
+        store.check_kept(files)
+    if on == VERSION:
+        # Partitions are dates of this column, so those outside the range need not be opened.
+        files = files.filter(
+            _between(PARTITION, start and start.date(), end and end.date() + timedelta(days=1))
+        )
+    if files.is_empty():
+        return FRAME.to_frame().lazy()
+    frame = pl.scan_parquet(files["path"].to_list(), schema=STORED, hive_partitioning=False, glob=False)
+    return frame.filter(_between(on, start, end)).with_columns(pl.col(VOCABULARY).cast(pl.Categorical))
+
+
+def _unreadable(data: str | os.PathLike[str] | None, error: BaseException) -> StoreError | ExtractError:
     # What comes after the bracket are values of rows.
     place, reason = store_root(data), str(error).partition("\n")[0].partition(": [")[0]
     if Store.exists(data):

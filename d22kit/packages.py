@@ -171,10 +171,11 @@ class Package:
         )
 
 
-def open_extract(path: str | os.PathLike[str]) -> pl.LazyFrame | None:
+def open_extract(path: str | os.PathLike[str], *, read: bool = False) -> pl.LazyFrame | None:
     """Return an extract's rows as a lazy frame, with the columns it has; None where there is no extract.
 
-    A single file opens without its description as well. Times are microseconds, as in `d22kit.scan`.
+    A single file opens without its description as well. Times are microseconds, as in `d22kit.scan`. Files that are
+    to be `read` at once are held against their checksums before.
 
     Raises
     ------
@@ -191,31 +192,36 @@ def open_extract(path: str | os.PathLike[str]) -> pl.LazyFrame | None:
             "to work with."
         )
     if package is not None:
-        _check_sizes(package)
+        _check(package, read=read)
     try:
         if package is not None and package.folder:
             rows = _typed(package.scan()).select(package.about["columns"])
         else:
             rows = _typed(SCANS[FORMATS[ending]]([place]), text=FORMATS[ending] == "csv")
         rows.collect_schema()
-    except (OSError, KeyError, pl.exceptions.PolarsError) as error:
+    except (OSError, KeyError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise ExtractError(
             f"The extract {place} cannot be opened: {error}. Check it with 'd22kit verify'."
         ) from error
     return rows
 
 
-def _check_sizes(package: Package) -> None:
-    """Refuse an extract of which a part was lost; half a CSV file reads as well as a whole one."""
+def _check(package: Package, *, read: bool) -> None:
+    """Refuse an extract that is not as it was written; a changed one can read as well as a whole one."""
     if "://" in package.place:
         return
     for file, part in package.files.items():
         size = Path(file).stat().st_size if Path(file).exists() else 0
         if size != part["bytes"]:
-            raise ExtractError(
-                f"The extract {package.place} is damaged: {file} has {size:,} bytes and had {part['bytes']:,} when it "
-                "was written. Ask for it again."
+            raise _damaged(
+                package, f"{file} has {size:,} bytes and had {part['bytes']:,} when it was written"
             )
+        if read and f"sha256:{checksum(file)[0]}" != part["hash"]:
+            raise _damaged(package, f"{file} has changed since it was written")
+
+
+def _damaged(package: Package, reason: str) -> ExtractError:
+    return ExtractError(f"The extract {package.place} is damaged: {reason}. Ask for it again.")
 
 
 def suffix(place: str) -> str:

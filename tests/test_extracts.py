@@ -806,9 +806,13 @@ def test_a_damaged_extract_is_not_loaded(form: str, data: str, tmp_path: Path) -
         with pytest.raises(ExtractError, match="damaged"):
             d22kit.load(place)
         assert not verify(place).ok
+    for offset in range(0, len(content), len(content) // 40):
+        file.write_bytes(content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :])
+        with pytest.raises(ExtractError, match="has changed since it was written"):
+            d22kit.load(place)
     file.write_bytes(bytes([255]) * len(content))
     with pytest.raises(ExtractError, match="d22kit verify"):
-        d22kit.load(place)
+        d22kit.scan(place)
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "folder"])
