@@ -43,7 +43,9 @@ def sync_paths(files: Sequence[Path]) -> None:
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file that is there whole or not at all, and on the disk itself before this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sync_path(path.parent.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("wb") as file:
         file.write(content)

@@ -126,7 +126,8 @@ class Staging:
             file.flush()
             os.fsync(file.fileno())
         if not begun:
-            sync_path(folder)
+            for place in (folder, folder.parent):
+                sync_path(place)
         self._path = path
         return path, start, len(rows)
 
