@@ -191,6 +191,7 @@ MESSAGING = [
     ("SMS", "4", "Call Barred by User", "opted_out", "hard"),
     ("SMS", None, "Blocked by operator spam filter", "content_rejected", "block"),
     ("SMS", None, "Account suspended", "sender_error", "block"),
+    ("SMS", None, "Roaming not allowed", "temporary_failure", "soft"),
     ("SMS", None, "Your account has been closed", "sender_error", "block"),
     ("WHATSAPP", None, "Account locked", "sender_blocked", "block"),
     ("WHATSAPP", None, "User blocked this business", "opted_out", "hard"),
