@@ -56,6 +56,11 @@ class Ran:
         outputs = [output for cell in self.book.cells for output in cell.get("outputs", ())]
         return [output["text"] for output in outputs if output.get("name") == "stderr"]
 
+    @property
+    def kinds(self) -> set[str]:
+        outputs = [output for cell in self.book.cells for output in cell.get("outputs", ())]
+        return {kind for output in outputs for kind in output.get("data", ())}
+
 
 def _path(name: str) -> Path:
     return next(path for path in BOOKS if path.stem == name)
@@ -120,6 +125,7 @@ def test_every_page_it_points_to_is_there(name: str) -> None:
 def test_it_runs_silently_from_anywhere_and_leaves_nothing(name: str, ran: Any) -> None:
     book = ran(name)
     assert book.errors == []
+    assert not any("widget" in kind for kind in book.kinds), "a copy as HTML would ask the network for it"
     assert list(book.home.iterdir()) == []
     assert [path.name for path in book.temporary.iterdir() if path.name.startswith("d22kit-")] == []
 
