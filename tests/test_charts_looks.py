@@ -198,3 +198,13 @@ def test_counts_are_whole_and_called_by_their_name() -> None:
     assert any(text.startswith("+1 row (") for text in texts(tiny))
     assert "1 row now" in " ".join(tiny["title"]["subtitle"])
     assert "11 attempts" in " ".join(spec("tiny", "anomalies_rate")["title"]["subtitle"])
+
+
+def test_a_difference_is_that_of_the_values_as_they_are_told() -> None:
+    answer = d22kit.compare(lenders()["simulator"], metric="delivery_rate", by="platform", tz=ZONE)
+    told = set(data(charts.compare(answer))["said"].drop_nulls())
+    for row in answer.drop_nulls("difference").iter_rows(named=True):
+        points = f"{100 * row['value']:.1f}", f"{100 * row['base_value']:.1f}"
+        apart = f"{float(points[0]) - float(points[1]):+.1f} points".replace("-", "−")
+        assert any(text.startswith(apart) for text in told)
+        assert apart.lstrip("+−") in row["verdict"]

@@ -119,7 +119,7 @@ def test_the_headline_is_what_the_answers_say(store: Path, page: str) -> None:
     for share in ("delivered_of_attempted_share", "bounced_of_attempted_share"):
         assert f"{last[share]:.1%}" in text
         assert f"95% interval {last[share + '_lo']:.1%} to {last[share + '_hi']:.1%}" in text
-        change = 100 * (last[share] - before[share])
+        change = round(100 * last[share], 1) - round(100 * before[share], 1)  # what is shown adds up
         assert f"{'+' if change > 0 else '−'}{abs(change):.1f} points" in text
 
 

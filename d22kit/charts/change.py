@@ -194,11 +194,13 @@ def _said(row: dict[str, Any], metric: str) -> str:
     def signed(value: float) -> str:
         return f"{value * size:+,.{digits}f}".replace("-", "−")
 
-    if unit == " rows" and abs(row["difference"]) == 1:
+    # As the sentence of the verdict has it: the difference of what is shown, so that it adds up.
+    apart = (round(row["value"] * size, digits) - round(row["base_value"] * size, digits)) / size
+    if unit == " rows" and abs(apart) == 1:
         unit = " row"
     if row["difference_lo"] is None:
-        return f"{signed(row['difference'])}{unit}"
-    return f"{signed(row['difference'])}{unit} ({signed(row['difference_lo'])} to {signed(row['difference_hi'])})"
+        return f"{signed(apart)}{unit}"
+    return f"{signed(apart)}{unit} ({signed(row['difference_lo'])} to {signed(row['difference_hi'])})"
 
 
 def _is_count(metric: str) -> bool:

@@ -133,7 +133,8 @@ def _rate(
     if changed is None or changed["difference"] is None:
         return Figure(label, form.format(value), detail)
     measure = named(metric)
-    change = f"{measure.change(changed['difference'])} {measure.unit}"
+    apart = measure.apart(changed["value"], changed["base_value"])
+    change = f"{measure.change(apart)} {measure.unit}"
     if changed["usual_lo"] is None:
         return Figure(
             label, form.format(value), detail, change, "too few earlier periods to say what is usual"

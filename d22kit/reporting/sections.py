@@ -99,7 +99,7 @@ def _arrives(frame: pl.DataFrame, every: str, ask: dict[str, Any]) -> Iterator[S
     yield _section(
         "compare",
         charts.compare(changed, title="Has delivery changed?"),
-        table("The last whole month against the one before", changed, [CHANNEL, *change]),
+        table("The last whole month against the one before", _adding_up(changed), [CHANNEL, *change]),
     )
     yield _causes(frame, ask["tz"])
     waits = time_to_last_update(frame, by=BY)
@@ -117,6 +117,12 @@ def _arrives(frame: pl.DataFrame, every: str, ask: dict[str, Any]) -> Iterator[S
         charts.time_to_last_update(waits),
         table("Time from creation to the last change (hours:minutes:seconds)", waits, columns),
     )
+
+
+def _adding_up(changed: pl.DataFrame) -> pl.DataFrame:
+    """Take differences of what is shown, so that before, now and points add up."""
+    value, base = ((pl.col(name) * 100).round(1) for name in ("value", "base_value"))
+    return changed.with_columns(difference=(value - base) / 100)
 
 
 def _causes(frame: pl.DataFrame, zone: str) -> Section:
