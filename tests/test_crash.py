@@ -37,29 +37,32 @@ import resource
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["d22kit.auditing", "d22kit.simulator", "d22kit.snapshots", "pytest"])
 """Forks of a process that has imported what takes long are there at once."""
+WRITES = os.O_WRONLY | os.O_RDWR
 
 
 def acts(data: Path, before_each: Callable[[], None]) -> None:
     """Call something before each act on disk under a place, and after those that only delta-rs sees inside."""
 
     def watched(event: str, args: tuple[Any, ...]) -> None:
-        if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(data) in str(args[:2]):
+        act = event in ("os.mkdir", "os.rename", "os.remove") or (event == "open" and args[2] & WRITES)
+        if act and str(data) in str(args[:2]):
             before_each()
 
-    def around(act: Callable[..., Any]) -> Callable[..., Any]:
+    def around(act: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
         @wraps(act)
         def wrapped(*args: Any, **options: Any) -> Any:
             before_each()
             result = act(*args, **options)
-            before_each()
+            if after:
+                before_each()
             return result
 
         return wrapped
 
     sys.addaudithook(watched)
-    os.fsync = around(os.fsync)
+    os.fsync = around(os.fsync, after=False)
     for name in ("create_write_transaction", "vacuum"):
-        setattr(DeltaTable, name, around(getattr(DeltaTable, name)))
+        setattr(DeltaTable, name, around(getattr(DeltaTable, name), after=True))
 
 
 def live(who: dict[str, str], data: Path, command: str, last: int) -> None:
