@@ -226,12 +226,12 @@ def _check_partition(by: Sequence[str], columns: Sequence[str]) -> None:
 
 def _write(target: Target, about: About) -> ExtractReport:
     tally = Tally()
-    coming = ahead(tally(batches(about.store, about.chosen)))
 
     def said(done: bool) -> dict[str, Any]:
         return own(about, tally.rows, table(about, tally.words())) if done else own(about)
 
     with target.room() as room:
+        coming = ahead(tally(batches(about.store, about.chosen)))
         if target.folder:
             schema = table(about, {})
             parts = write_directory(

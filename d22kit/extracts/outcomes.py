@@ -30,13 +30,14 @@ class Outcomes:
 
     Parameters
     ----------
-    classified
-        Whether to add `OUTCOMES`.
+    classified, masked
+        Whether to add `OUTCOMES`, and `HIDDEN`.
     """
 
-    def __init__(self, *, classified: bool) -> None:
-        self._classified = classified
-        texts = dict.fromkeys((*CASE, *(OUTCOMES if classified else ()), HIDDEN), pl.String())
+    def __init__(self, *, classified: bool, masked: bool) -> None:
+        self._classified, self._masked = classified, masked
+        self.adds = (*(OUTCOMES if classified else ()), *((HIDDEN,) if masked else ()))
+        texts = dict.fromkeys((*CASE, *self.adds), pl.String())
         self._known = pl.Schema({**texts, _SEEN: pl.Boolean()}).to_frame()
         self._expected = self._known.select(CASE)
 
@@ -65,6 +66,7 @@ class Outcomes:
 
     def _read(self, cases: pl.DataFrame) -> pl.DataFrame:
         with ThreadPoolExecutor(1) as beside:
-            hidden = beside.submit(mask, cases[DETAIL])
+            hidden = beside.submit(mask, cases[DETAIL]) if self._masked else None
             read = classify_distinct(cases) if self._classified else cases
-            return read.with_columns(hidden.result().alias(HIDDEN), pl.lit(True).alias(_SEEN))
+            masked = [hidden.result().alias(HIDDEN)] if hidden else []
+            return read.with_columns(*masked, pl.lit(True).alias(_SEEN))

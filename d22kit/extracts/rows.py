@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
 
 AHEAD = 8
-"""Batches that may wait for what comes next."""
+"""Batches that are read while the first outcomes are looked up."""
 
 _DAY = pl.col(VERSION).dt.date().alias(PARTITION)
 
@@ -133,7 +134,8 @@ def batches(store: Store, chosen: Selection) -> Iterator[Batch]:
     finish = _Finish(chosen)
     try:
         yield finish(Batch.of(STORED.to_frame().with_columns(_DAY)))
-        coming = ahead(Batch.of(_sorted(_collected(portion, chosen, chosen.needed))) for portion in portions)
+        read = (_sorted(_collected(portion, chosen, chosen.needed)) for portion in portions)
+        coming = ahead(map(Batch.of, read), AHEAD)
         if len(portions) > 1:
             finish.expect(portions)
         yield from map(finish, coming)
@@ -145,20 +147,20 @@ def batches(store: Store, chosen: Selection) -> Iterator[Batch]:
         raise StoreError(f"The store at {store.root} cannot be read: {error}") from error
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Give the items of an iterator; the next ones are made while one is used, and the first ones from now on."""
+def ahead(items: Iterator[T], count: int = 2) -> Iterator[T]:
+    """Give the items of an iterator; up to `count` are made while one is used, and the first ones from now on."""
     maker = ThreadPoolExecutor(1)
-    coming = deque(maker.submit(next, items, None) for _ in range(AHEAD))
+    coming = deque(maker.submit(next, items, None) for _ in range(count))
 
     def made() -> Iterator[T]:
-        try:
-            while (item := coming.popleft().result()) is not None:
-                coming.append(maker.submit(next, items, None))
-                yield item
-        finally:
-            maker.shutdown(cancel_futures=True)
+        while (item := coming.popleft().result()) is not None:
+            coming.append(maker.submit(next, items, None))
+            yield item
 
-    return made()
+    rest = made()
+    # Not by `finally`, which a generator that is never begun does not reach.
+    weakref.finalize(rest, maker.shutdown, cancel_futures=True)
+    return rest
 
 
 class _Finish:
@@ -166,14 +168,16 @@ class _Finish:
 
     def __init__(self, chosen: Selection) -> None:
         self._chosen = chosen
-        self._outcomes = Outcomes(classified=chosen.classified) if chosen.reads_outcomes else None
+        outcomes = Outcomes(classified=chosen.classified, masked=chosen.masked)
+        self._outcomes = outcomes if chosen.reads_outcomes else None
 
     def __call__(self, batch: Batch) -> Batch:
         chosen = self._chosen
         if self._outcomes:
-            batch = replace(batch, cells=self._outcomes(batch.cells))
+            columns = [*batch.columns, *self._outcomes.adds]
+            batch = replace(batch, cells=self._outcomes(batch.cells)).select(columns)
         if chosen.late is not None:
-            batch = Batch.of(_met(batch.select([*batch.columns, *OUTCOMES, HIDDEN]).frame(), chosen.late))
+            batch = Batch.of(_met(batch.frame(), chosen.late))
         return (self._masked(batch) if chosen.masked else batch).select(chosen.columns)
 
     def _masked(self, batch: Batch) -> Batch:
