@@ -292,10 +292,10 @@ def _time(text: str | None) -> datetime | None:
 def _as_in_a_page(text: str) -> datetime | None:
     """Read what only Arrow's reader takes, a leap second for one, so that a row's fate is not its page's."""
     try:
-        moment = _moments(pl.Series([text])).item()
+        moment: datetime = _moments(pl.Series([text])).item()
     except _NoTimeError:
         return None
-    return moment.astimezone(UTC)  # type: ignore[no-any-return]
+    return moment.astimezone(UTC)
 
 
 def _largest(rows: bytes) -> datetime | None:

@@ -210,7 +210,8 @@ class Store:
                         f"as_of={iso(moment)} lies before the store's first version. See d22kit.versions()."
                     )
                 version = max(known)
-            table.load_as_version(version)  # type: ignore[arg-type]
+            assert version is not None
+            table.load_as_version(version)
         except (DeltaError, ValueError, OverflowError) as error:
             raise VersionNotFoundError(
                 f"The store at {self.root} has no version {version}; it has 0 to {self.table.version()}. "

@@ -17,8 +17,9 @@ from polars.testing import assert_frame_equal
 
 from d22kit.errors import InputError
 from d22kit.questions import delivery as delivery_module
-from d22kit.questions._cube import SETTLED, SMALL, collect
+from d22kit.questions._cube import SMALL, collect
 from d22kit.questions._outcomes import OUTCOME
+from d22kit.questions._verdicts import SETTLED
 from d22kit.questions.calendar import Calendar, Clock
 from d22kit.questions.classify import classify_distinct
 from d22kit.questions.compare import compare

@@ -281,8 +281,8 @@ def _shut(hours: pl.DataFrame) -> pl.DataFrame:
     out = day.filter((pl.col("inside") == 0) & (pl.col("x") > 0))["h"]
     if opens is None:
         return pl.DataFrame([(0, 24, 0.18)], schema=GROUND, orient="row")
-    early, late = out.filter(out < opens).max(), out.filter(out > closes).min()
-    ends = [(0, early + 1, 0.18)] * (early is not None) + [(late, 24, 0.18)] * (late is not None)  # type: ignore[operator]
+    early, late = (out.filter(part).sort().to_list() for part in (out < opens, out > closes))
+    ends = [*((0, hour + 1, 0.18) for hour in early[-1:]), *((hour, 24, 0.18) for hour in late[:1])]
     return pl.DataFrame(ends, schema=GROUND, orient="row")
 
 

@@ -25,14 +25,12 @@ import polars.selectors as cs
 from d22kit import schema
 from d22kit.errors import InputError
 from d22kit.questions._engines import TIMES, Frame, give_back, group_columns, open_rows, run
-from d22kit.questions._verdicts import ARRIVED, SETTLED, Part, parted, settled, tell
+from d22kit.questions._verdicts import Part, parted, settled, tell
 from d22kit.questions.calendar import HOUR_US, Clock
 
 __all__ = [
-    "ARRIVED",
     "IMMATURE",
     "PERIOD",
-    "SETTLED",
     "SMALL",
     "TIMES",
     "Frame",

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import polars as pl
 
 from d22kit.questions._cube import count
-from d22kit.questions._verdicts import with_outcomes
 
-__all__ = ["ADDED", "COUNTS", "OPEN", "OUTCOME", "PERMANENCE", "outcome_counts", "with_outcomes"]
+__all__ = ["ADDED", "COUNTS", "OPEN", "OUTCOME", "PERMANENCE", "outcome_counts"]
 
 OUTCOME = ("platform", "delivery_status", "delivery_code", "delivery_error_detail")
 """The columns that an outcome is read from."""

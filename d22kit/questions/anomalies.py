@@ -363,11 +363,11 @@ def _texts(
     if causes is not None and answer["alarm"].any():
         main = _main_causes(answer, groups, clock, causes)
     texts = []
-    span = answer.select(pl.col("period_end").max() - pl.col("period_start").min() > timedelta(days=366))
+    span = answer.select(pl.col("period_end").max() - pl.col("period_start").min()).item()
     for row in answer.filter("alarm").iter_rows(named=True):
         cause = main.get((row["period_start"], *(row[group] for group in groups)))
         mostly = f", mostly {cause}" if cause else ""
-        at = when(row["period_start"], clock.every, dated=bool(span.item()))
+        at = when(row["period_start"], clock.every, dated=span > timedelta(days=366))
         texts.append(_sentence(row, groups, metric, at) + mostly)
     nothing = pl.Series("text", [None], dtype=pl.String).new_from_index(0, answer.height)
     return nothing.scatter(answer["alarm"].arg_true(), texts)

@@ -13,9 +13,10 @@ from d22kit import schema
 from d22kit.errors import InputError
 from d22kit.masking import mask, template
 from d22kit.questions._cube import Frame, as_of, collect, count, give_back, group_columns, ratio
-from d22kit.questions._outcomes import ADDED, OUTCOME, PERMANENCE, with_outcomes
+from d22kit.questions._outcomes import ADDED, OUTCOME, PERMANENCE
 from d22kit.questions._rules import categories, matched
 from d22kit.questions._stats import wilson
+from d22kit.questions._verdicts import with_outcomes
 from d22kit.questions.classify import KEYS, Cause, Finding, find, judge
 from d22kit.questions.roles import RoleMap, load_roles
 

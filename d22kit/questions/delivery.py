@@ -11,9 +11,7 @@ from d22kit import schema
 from d22kit.errors import InputError
 from d22kit.questions._attach import attach
 from d22kit.questions._cube import (
-    ARRIVED,
     PERIOD,
-    SETTLED,
     Frame,
     as_of,
     check_years,
@@ -27,8 +25,9 @@ from d22kit.questions._cube import (
     small,
     tally,
 )
-from d22kit.questions._outcomes import ADDED, COUNTS, OPEN, OUTCOME, PERMANENCE, outcome_counts, with_outcomes
+from d22kit.questions._outcomes import ADDED, COUNTS, OPEN, OUTCOME, PERMANENCE, outcome_counts
 from d22kit.questions._stats import wilson
+from d22kit.questions._verdicts import ARRIVED, SETTLED, with_outcomes
 from d22kit.questions.calendar import Calendar, Clock
 from d22kit.questions.classify import KEYS, RESULT, classify_distinct
 from d22kit.questions.roles import RoleMap, load_roles
