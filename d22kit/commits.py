@@ -17,9 +17,9 @@ from deltalake.transaction import AddAction, RemoveAction
 from d22kit.durable import sync_paths, write_whole
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined, latest_wins
-from d22kit.schema import CREATED, KEY, PARTITION, STORED, VERSION
+from d22kit.schema import CREATED, FRAME, KEY, NAMES, PARTITION, VERSION, VOCABULARY
 from d22kit.state import Counts, State
-from d22kit.store import Store
+from d22kit.store import OURS, Store, scan_files
 from d22kit.times import iso
 
 __all__ = ["commit_rows", "remove_keys"]
@@ -50,7 +50,7 @@ def commit_rows(
         Rows that cannot be stored; they go beside the table before the commit.
     """
     live = store.files()
-    plan = _compare(latest_wins(rows), live)
+    plan = _compare(latest_wins(rows).with_columns(pl.col(VOCABULARY).cast(pl.Categorical)), live)
     counts = plan.counts + Counts(
         fetched=rows.height + len(quarantined), quarantined=len(quarantined), outdated=_repeats(rows)
     )
@@ -66,7 +66,7 @@ def remove_keys(store: Store, keys: pl.Series, state: State) -> Counts:
     """Take rows out of the table in a version of their own; return how many there were."""
     live = store.files()
     doomed = _holding(keys, live)
-    plan = _Plan(STORED.to_frame(), doomed.select("path", KEY), Counts(removed=doomed.height))
+    plan = _Plan(FRAME.to_frame(), doomed.select("path", KEY), Counts(removed=doomed.height))
     store.commit(_rewrite(store, plan, live), state, plan.counts, "remove")
     return plan.counts
 
@@ -82,7 +82,7 @@ def _compare(batch: pl.DataFrame, live: pl.DataFrame) -> _Plan:
         return _Plan(batch, stored.select("path", KEY), Counts(new=batch.height))
     met = batch.join(stored.rename({VERSION: "stored"}), on=KEY, how="left", maintain_order="left")
     same = met.filter(pl.col(VERSION) == pl.col("stored"))
-    unchanged = _identical(same.select(STORED.names()), same["path"])
+    unchanged = _identical(same.select(NAMES), same["path"])
     older = met.filter(pl.col(VERSION) < pl.col("stored"))
     skip = pl.concat([unchanged, older[KEY]])
     kept = met.filter(~pl.col(KEY).is_in(skip.implode()))
@@ -93,7 +93,7 @@ def _compare(batch: pl.DataFrame, live: pl.DataFrame) -> _Plan:
         unchanged=unchanged.len(),
         outdated=older.height,
     )
-    return _Plan(kept.select(STORED.names()), superseded, counts)
+    return _Plan(kept.select(NAMES), superseded, counts)
 
 
 def _holding(keys: pl.Series, live: pl.DataFrame) -> pl.DataFrame:
@@ -104,8 +104,8 @@ def _holding(keys: pl.Series, live: pl.DataFrame) -> pl.DataFrame:
     last = ordered.search_sorted(live["high"], "right")
     near = live.filter((last > first) | live["high"].is_null())["path"].to_list()
     if not near or keys.is_empty():
-        return pl.DataFrame(schema={KEY: pl.String, VERSION: STORED[VERSION], "path": pl.String})
-    found = _read(near, path="path").select(KEY, VERSION, "path")
+        return pl.DataFrame(schema={KEY: pl.String, VERSION: FRAME[VERSION], "path": pl.String})
+    found = scan_files(near, path="path").select(KEY, VERSION, "path")
     wanted = keys.to_frame(KEY).lazy()
     return found.join(wanted, on=KEY, how="semi").collect(engine="streaming")
 
@@ -114,13 +114,8 @@ def _identical(rows: pl.DataFrame, paths: pl.Series) -> pl.Series:
     """Return the keys of those rows that the table holds to the letter."""
     if rows.is_empty():
         return pl.Series(KEY, [], dtype=pl.String)
-    names = STORED.names()
-    stored = _read(paths.unique().to_list()).join(rows.lazy(), on=names, how="semi", nulls_equal=True)
+    stored = scan_files(paths.unique().to_list()).join(rows.lazy(), on=NAMES, how="semi", nulls_equal=True)
     return stored.select(KEY).collect(engine="streaming")[KEY]
-
-
-def _read(paths: list[str], path: str | None = None) -> pl.LazyFrame:
-    return pl.scan_parquet(paths, schema=STORED, include_file_paths=path, hive_partitioning=False, glob=False)
 
 
 def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | RemoveAction]:
@@ -131,7 +126,7 @@ def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | 
         rows = incoming
         if replaced:
             paths = [file["path"] for file in replaced]
-            kept = _read(paths).join(plan.superseded.lazy(), on=KEY, how="anti").collect()
+            kept = scan_files(paths).join(plan.superseded.lazy(), on=KEY, how="anti").collect()
             rows = pl.concat([kept, incoming]).sort(VERSION, KEY)
             actions += [_remove(file) for file in replaced]
         if rows.height:
@@ -161,7 +156,7 @@ def _touched(plan: _Plan, live: pl.DataFrame) -> Iterator[tuple[date, pl.DataFra
 
 
 def _write(store: Store, day: date, rows: pl.DataFrame) -> AddAction:
-    name = f"{PARTITION}={day.isoformat()}/{uuid.uuid4().hex}.parquet"
+    name = f"{PARTITION}={day.isoformat()}/{OURS}{uuid.uuid4().hex}.parquet"
     size = _put(store, f"conversations/{name}", rows)
     return AddAction(name, size, {PARTITION: day.isoformat()}, _now(), True, _statistics(rows))
 

@@ -12,8 +12,8 @@ import polars as pl
 from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError, StoreError, StoreNotFoundError
 from d22kit.packages import open_extract
-from d22kit.schema import CREATED, FRAME, PARTITION, STORED, VERSION, VOCABULARY
-from d22kit.store import Store
+from d22kit.schema import CREATED, PARTITION, VERSION
+from d22kit.store import Store, scan_files
 from d22kit.times import TimeLike, span
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def load(
         raise InputError(f"backend={backend!r} is unknown; give 'polars', 'pandas' or 'pyarrow'.")
     lazy = _lazy(data, since, until, on, version, as_of, read=True)
     try:
-        frame = _select(lazy, columns).collect()
+        frame = _select(lazy, columns).collect(engine="streaming")
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _unreadable(data, error) from error
     if backend == "pandas":
@@ -189,10 +189,7 @@ def _lazy(
         files = files.filter(
             _between(PARTITION, start and start.date(), end and end.date() + timedelta(days=1))
         )
-    if files.is_empty():
-        return FRAME.to_frame().lazy()
-    frame = pl.scan_parquet(files["path"].to_list(), schema=STORED, hive_partitioning=False, glob=False)
-    return frame.filter(_between(on, start, end)).with_columns(pl.col(VOCABULARY).cast(pl.Categorical))
+    return scan_files(files["path"].to_list()).filter(_between(on, start, end))
 
 
 def _unreadable(data: str | os.PathLike[str] | None, error: BaseException) -> StoreError | ExtractError:

@@ -16,7 +16,7 @@ from d22kit.display import Facts, number, size
 from d22kit.errors import InputError, StoreError
 from d22kit.schema import KEY, NAMES, STORED, VERSION
 from d22kit.state import describe
-from d22kit.store import Store, plain
+from d22kit.store import Store, plain, scan_files
 from d22kit.times import instant, iso
 
 __all__ = [
@@ -276,9 +276,7 @@ def vacuum(
 
 
 def _rows(files: pl.DataFrame) -> pl.LazyFrame:
-    if files.is_empty():
-        return STORED.to_frame().lazy()
-    return pl.scan_parquet(files["path"].to_list(), schema=STORED, hive_partitioning=False, glob=False)
+    return scan_files(files["path"].to_list()).cast(dict(STORED))  # type: ignore[arg-type]
 
 
 def _differences(old: pl.LazyFrame, new: pl.LazyFrame) -> pl.LazyFrame:

@@ -31,7 +31,7 @@ from d22kit.errors import (
     StoreNotFoundError,
     VersionNotFoundError,
 )
-from d22kit.schema import FORMAT, KEY, PARTITION, STORED
+from d22kit.schema import FORMAT, FRAME, KEY, PARTITION, STORED, VOCABULARY
 from d22kit.state import Counts, State, describe, metadata
 from d22kit.times import TimeLike, instant, iso
 from d22kit.windows import EPOCH
@@ -39,8 +39,10 @@ from d22kit.windows import EPOCH
 if TYPE_CHECKING:
     from pyarrow.fs import PyFileSystem
 
-__all__ = ["Store", "plain"]
+__all__ = ["OURS", "Store", "plain", "scan_files"]
 
+OURS = "rows-"
+"""How names of files begin whose vocabulary columns are noted as categories; other writers' are strings."""
 LONGEST_QUOTE = 300
 _NOISE = re.compile(r"\x1b\[[\d;]*m|↳")
 _FORMAT, _OWNER = "d22kit.format", "d22kit.owner"
@@ -350,6 +352,20 @@ class Store:
                 f"The store at {self.root} has format {found}; this d22kit knows up to {FORMAT}. Upgrade d22kit "
                 "with 'pip install -U d22kit'; nothing was changed."
             )
+
+
+def scan_files(paths: list[str], path: str | None = None) -> pl.LazyFrame:
+    """Return the rows of data files with the types of `schema.FRAME`, and each row's file in a column `path`."""
+    ours = [file for file in paths if file.rpartition("/")[2].startswith(OURS)]
+    others = sorted({*paths} - {*ours})  # a table that another tool has compacted
+    parts = [_scan(ours, FRAME, path)] if ours else []
+    if others:
+        parts.append(_scan(others, STORED, path).with_columns(pl.col(VOCABULARY).cast(pl.Categorical)))
+    return pl.concat(parts) if parts else FRAME.to_frame().lazy()
+
+
+def _scan(paths: list[str], schema: pl.Schema, path: str | None) -> pl.LazyFrame:
+    return pl.scan_parquet(paths, schema=schema, include_file_paths=path, hive_partitioning=False, glob=False)
 
 
 def plain(error: Exception) -> str:

@@ -19,7 +19,7 @@ from d22kit.frames import newest
 from d22kit.schema import KEY, PARTITION, STORED, VERSION
 from d22kit.snapshots import quarantine
 from d22kit.state import NEVER
-from d22kit.store import Store
+from d22kit.store import Store, scan_files
 from d22kit.windows import EPOCH, Interval, Window, halve
 
 __all__ = ["Bounds", "Compared", "Holdings", "Totals", "window"]
@@ -121,10 +121,7 @@ class Holdings:
 
     def _rows(self, since: datetime, until: datetime) -> pl.LazyFrame:
         near = self._live.filter(pl.col(PARTITION).is_between(since.date(), until.date()))["path"].to_list()
-        if not near:
-            return STORED.to_frame().lazy().select(KEY, VERSION)
-        rows = pl.scan_parquet(near, schema=STORED, hive_partitioning=False, glob=False).select(KEY, VERSION)
-        return rows.filter(pl.col(VERSION) >= since, pl.col(VERSION) < until)
+        return scan_files(near).select(KEY, VERSION).filter(pl.col(VERSION) >= since, pl.col(VERSION) < until)
 
 
 class Totals:
@@ -214,8 +211,12 @@ def _set_apart(store: Store) -> pl.Series:
     keyed = apart.drop_nulls(KEY).group_by(KEY).agg(pl.col("apart").max())
     paths = store.files()["path"].to_list()
     if keyed.height and paths:
-        stored = pl.scan_parquet(paths, schema=STORED, hive_partitioning=False, glob=False)
-        healed = stored.join(keyed.lazy(), on=KEY).filter(pl.col(VERSION) >= pl.col("apart")).select(KEY)
+        healed = (
+            scan_files(paths)
+            .join(keyed.lazy(), on=KEY)
+            .filter(pl.col(VERSION) >= pl.col("apart"))
+            .select(KEY)
+        )
         keyed = keyed.join(healed.collect(engine="streaming"), on=KEY, how="anti")
     return pl.concat([apart.filter(pl.col(KEY).is_null()), keyed])["apart"]
 

@@ -182,6 +182,20 @@ def test_the_state_travels_with_the_rows_and_is_found_behind_other_writers(store
     assert State.from_json(json.loads(json.dumps(state.to_json()))) == state
 
 
+def test_files_that_another_tool_wrote_are_read_and_updated_like_our_own(store: Store) -> None:
+    commit_rows(store, rows(*((f"k{i}", i, "SENT") for i in range(10))), [], State())
+    commit_rows(store, rows(*((f"k{i}", i, "SENT") for i in range(10, 20))), [], State())
+    whole, before = d22kit.load(store.root).sort(KEY), store.table.version()
+    DeltaTable(f"{store.root}/conversations").delete("public_id = 'k3'")
+    assert_frame_equal(d22kit.load(store.root).sort(KEY), whole.filter(pl.col(KEY) != "k3"))
+    commit_rows(
+        Store.open(store.root), rows(("k3", 3, "SENT"), ("k5", 5, "SENT"), ("k7", 9, "READ")), [], State()
+    )
+    assert kept(store) == {f"k{i}": (i, "SENT") for i in range(20)} | {"k7": (9, "READ")}
+    changed = d22kit.changes(store.root, since_version=before).select(KEY, "change", "status", "old_status")
+    assert changed.rows() == [("k7", "updated", "READ", "SENT")]
+
+
 def test_a_stale_writer_cannot_commit(store: Store) -> None:
     late = Store.open(store.root)
     commit_rows(store, rows(("a", 0, "SENT")), [], State())

@@ -19,8 +19,8 @@ from d22kit.extracts.batch import Batch
 from d22kit.extracts.conditions import DETAIL, Where, check_columns, early, meeting, read_condition, unmet
 from d22kit.extracts.outcomes import CASE, HIDDEN, KNOWN, Outcomes
 from d22kit.packages import OUTCOMES
-from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION
-from d22kit.store import Store
+from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION, VOCABULARY
+from d22kit.store import Store, scan_files
 from d22kit.times import TimeLike, span
 
 __all__ = ["ORDER", "Selection", "ahead", "batches"]
@@ -242,8 +242,7 @@ def _slices(day: date, paths: list[str], parts: int) -> Iterator[Portion]:
 
 
 def _scan(paths: list[str], start: datetime | None, end: datetime | None, chosen: Selection) -> pl.LazyFrame:
-    rows = pl.scan_parquet(paths, schema=STORED, hive_partitioning=False, glob=False)
-    rows = rows.with_columns(_DAY)
+    rows = scan_files(paths).with_columns(pl.col(VOCABULARY).cast(pl.String), _DAY)
     if start is not None:
         rows = rows.filter(pl.col(VERSION) >= start, pl.col(VERSION) < end)
     if chosen.since is not None:
