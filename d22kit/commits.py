@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +27,8 @@ __all__ = ["commit_rows", "remove_keys"]
 
 SMALL = 25_000
 """Rows under which a file is merged when its partition is written to; larger ones are left alone."""
+TOGETHER = 4
+"""Partitions written at once: their rows and their files are in memory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,12 @@ def commit_rows(
         Rows that cannot be stored; they go beside the table before the commit.
     """
     live = store.files()
-    plan = _compare(latest_wins(rows).with_columns(pl.col(VOCABULARY).cast(pl.Categorical)), live)
+    newest = latest_wins(rows).with_columns(pl.col(VOCABULARY).cast(pl.Categorical))
+    plan = _compare(newest, live)
     counts = plan.counts + Counts(
-        fetched=rows.height + len(quarantined), quarantined=len(quarantined), outdated=_repeats(rows)
+        fetched=rows.height + len(quarantined),
+        quarantined=len(quarantined),
+        outdated=rows.height - newest.height,
     )
     if quarantined:
         _set_apart(store, quarantined)
@@ -69,10 +75,6 @@ def remove_keys(store: Store, keys: pl.Series, state: State) -> Counts:
     plan = _Plan(FRAME.to_frame(), doomed.select("path", KEY), Counts(removed=doomed.height))
     store.commit(_rewrite(store, plan, live), state, plan.counts, "remove")
     return plan.counts
-
-
-def _repeats(rows: pl.DataFrame) -> int:
-    return rows.height - rows[KEY].n_unique()
 
 
 def _compare(batch: pl.DataFrame, live: pl.DataFrame) -> _Plan:
@@ -119,23 +121,28 @@ def _identical(rows: pl.DataFrame, paths: pl.Series) -> pl.Series:
 
 
 def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | RemoveAction]:
-    """Write the touched partitions, one at a time, and return the exchange of old files for new."""
+    """Write the touched partitions, a few at a time, and return the exchange of old files for new."""
     actions: list[AddAction | RemoveAction] = []
     written: list[str] = []
-    for day, incoming, replaced in _touched(plan, live):
-        rows = incoming
-        if replaced:
-            paths = [file["path"] for file in replaced]
-            kept = scan_files(paths).join(plan.superseded.lazy(), on=KEY, how="anti").collect()
-            rows = pl.concat([kept, incoming]).sort(VERSION, KEY)
-            actions += [_remove(file) for file in replaced]
-        if rows.height:
-            add = _write(store, day, rows)
-            actions.append(add)
-            written.append(add.path)
+    touched = _touched(plan, live)
+    while some := list(islice(touched, TOGETHER)):
+        parts = {day: _merged(plan, incoming, replaced) for day, incoming, replaced in some}
+        adds = _write(store, {day: rows for day, rows in parts.items() if rows.height})
+        actions += [_remove(file) for _, _, replaced in some for file in replaced]
+        actions += adds
+        written += [add.path for add in adds]
     if store.local:
         sync_paths([Path(store.place("conversations", name)) for name in written])
     return actions
+
+
+def _merged(plan: _Plan, incoming: pl.DataFrame, replaced: list[dict[str, str]]) -> pl.DataFrame:
+    """Return the rows of a partition's new file: what comes in, and what stays of the files it replaces."""
+    if not replaced:
+        return incoming
+    stored = scan_files([file["path"] for file in replaced])
+    kept = stored.join(plan.superseded.lazy(), on=KEY, how="anti").collect()
+    return pl.concat([kept, incoming]).sort(VERSION, KEY)
 
 
 def _touched(plan: _Plan, live: pl.DataFrame) -> Iterator[tuple[date, pl.DataFrame, list[dict[str, str]]]]:
@@ -155,21 +162,36 @@ def _touched(plan: _Plan, live: pl.DataFrame) -> Iterator[tuple[date, pl.DataFra
         yield day, slices.get(day, plan.incoming.clear()), replaced.get(day, [])
 
 
-def _write(store: Store, day: date, rows: pl.DataFrame) -> AddAction:
-    name = f"{PARTITION}={day.isoformat()}/{OURS}{uuid.uuid4().hex}.parquet"
-    size = _put(store, f"conversations/{name}", rows)
-    return AddAction(name, size, {PARTITION: day.isoformat()}, _now(), True, _statistics(rows))
+def _write(store: Store, parts: dict[date, pl.DataFrame]) -> list[AddAction]:
+    """Write one new file into each of these partitions."""
+    adds = []
+    for (day, rows), content in zip(parts.items(), _encoded(list(parts.values())), strict=True):
+        name = f"{PARTITION}={day.isoformat()}/{OURS}{uuid.uuid4().hex}.parquet"
+        size = _put(store, f"conversations/{name}", content)
+        adds.append(AddAction(name, size, {PARTITION: day.isoformat()}, _now(), True, _statistics(rows)))
+    return adds
+
+
+def _encoded(frames: list[pl.DataFrame]) -> list[io.BytesIO]:
+    # In one call: setting the engine going takes as long as writing a small file.
+    contents = [io.BytesIO() for _ in frames]
+    pl.collect_all(
+        [
+            frame.lazy().sink_parquet(content, compression="zstd", lazy=True)
+            for frame, content in zip(frames, contents, strict=True)
+        ],
+        engine="streaming",
+    )
+    return contents
 
 
 def _put(
     store: Store,
     name: str,
-    rows: pl.DataFrame,
+    content: io.BytesIO,
     write: Callable[[Path, memoryview], object] = Path.write_bytes,
 ) -> int:
-    """Write a frame as Parquet under the store, and return its bytes; `sync_paths` puts it on the disk itself."""
-    content = io.BytesIO()
-    rows.write_parquet(content, compression="zstd")
+    """Write a file under the store, and return its bytes; `sync_paths` puts it on the disk itself."""
     try:
         if store.local:
             path = Path(store.root, name)
@@ -182,7 +204,7 @@ def _put(
             f"A file could not be written under {store.root}: {error.strerror or error}. The store is as its "
             "last version left it; make room or mend the permission, and sync again."
         ) from error
-    return content.tell()
+    return content.getbuffer().nbytes
 
 
 def _now() -> int:
@@ -211,4 +233,5 @@ def _set_apart(store: Store, quarantined: list[Quarantined]) -> None:
     frame = pl.DataFrame(quarantined, schema=["reason", "request_id", "raw"], orient="row")
     name = f"quarantine/{uuid.uuid4().hex}.parquet"
     # No commit names this file: whoever reads the folder may only ever see it whole.
-    _put(store, name, frame.cast(pl.String), write_whole)
+    (content,) = _encoded([frame.cast(pl.String)])
+    _put(store, name, content, write_whole)

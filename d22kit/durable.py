@@ -35,10 +35,16 @@ def sync_paths(files: Sequence[Path]) -> None:
     """
     try:
         # At once: a disk takes many flushes in about the time of one.
+        paths = [*files, *{place for file in files for place in file.parents[:2]}]
         with ThreadPoolExecutor(FLUSHES) as pool:
-            list(pool.map(sync_path, [*files, *{place for file in files for place in file.parents[:2]}]))
+            list(pool.map(_sync_each, (paths[n::FLUSHES] for n in range(FLUSHES))))
     except OSError as error:
         raise StoreError(f"The disk did not take what was written: {error}. Sync again.") from error
+
+
+def _sync_each(paths: Sequence[Path]) -> None:
+    for path in paths:
+        sync_path(path)
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
