@@ -143,6 +143,8 @@ def _distinctly(texts: pl.Series, function: Callable[[pl.Series], pl.Series]) ->
     """Work on every distinct text once; nulls stay."""
     texts = texts.cast(pl.String)
     distinct = texts.drop_nulls().unique()
+    if distinct.is_empty():
+        return texts
     if len(distinct) == len(texts):
         return function(texts)
     return texts.replace_strict(distinct, function(distinct), default=None, return_dtype=pl.String)
@@ -155,7 +157,7 @@ def _settled(texts: pl.Series) -> pl.Series:
     """
     done = _once(texts)
     moving = (done != texts).arg_true()
-    return done.scatter(moving, _settled(done.gather(moving))) if len(moving) else done
+    return done.scatter(moving, _distinctly(done.gather(moving), _settled)) if len(moving) else done
 
 
 def _run(texts: pl.Series, expression: pl.Expr) -> pl.Series:

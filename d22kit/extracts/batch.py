@@ -18,6 +18,7 @@ from d22kit.schema import KEY
 __all__ = ["Batch"]
 
 _ROW = "row"
+_WORDS = (pl.String, pl.Categorical)
 _VIEWS = pl.CompatLevel.newest()
 """Of Arrow's texts: views, since the copy to contiguous ones costs a tenth of the writing."""
 
@@ -46,19 +47,22 @@ class Batch:
 
     @classmethod
     def of(cls, texts: pl.DataFrame) -> Batch:
-        """Find the combinations in a frame of texts."""
+        """Find the combinations in a frame of rows; words are texts or categories."""
         columns = tuple(texts.columns)
-        words = [name for name, dtype in texts.schema.items() if dtype == pl.String and name != KEY]
+        words = [name for name, dtype in texts.schema.items() if dtype in _WORDS and name != KEY]
         none = pl.Series(dtype=pl.UInt32)
         if not words:
             return cls(columns, texts, pl.DataFrame(), none, none)
         row = pl.int_range(texts.height, dtype=pl.UInt32, eager=True)
-        told = texts.select(words).with_columns(row.alias(_ROW))
-        same = told.select(pl.col(_ROW).first().over(words), pl.len().over(words))
+        # A column of nulls parts no rows, and is as costly to look at as any other.
+        parting = [name for name in words if texts[name].null_count() < texts.height] or words[:1]
+        told = texts.select(parting).with_columns(row.alias(_ROW))
+        same = told.select(pl.col(_ROW).first().over(parting), pl.len().over(parting))
         firsts = (same[_ROW] == row).arg_true()
         places = pl.zeros(len(row), pl.UInt32, eager=True).scatter(firsts, row.head(len(firsts)))
         counts, cell = same["len"].gather(firsts), places.gather(same[_ROW])
-        return cls(columns, texts.drop(words), texts.select(words)[firsts], counts, cell)
+        cells = texts.select(words)[firsts].cast(pl.String)
+        return cls(columns, texts.drop(words), cells, counts, cell)
 
     def __len__(self) -> int:
         """Return how many rows there are."""

@@ -62,7 +62,7 @@ def early(where: pl.Expr) -> bool:
 def meeting(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
     """Keep what meets a condition, which sees the types that `d22kit.scan` gives."""
     words = pl.col([name for name in (*VOCABULARY, *OUTCOMES) if name in rows.collect_schema()])
-    return rows.with_columns(words.cast(pl.Categorical)).filter(condition).with_columns(words.cast(pl.String))
+    return rows.with_columns(words.cast(pl.Categorical)).filter(condition)
 
 
 def unmet(where: pl.Expr, error: Exception) -> InputError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import ceil
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from d22kit.extracts.batch import Batch
 from d22kit.extracts.conditions import DETAIL, Where, check_columns, early, meeting, read_condition, unmet
 from d22kit.extracts.outcomes import CASE, HIDDEN, KNOWN, Outcomes
 from d22kit.packages import OUTCOMES
-from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION, VOCABULARY
+from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION
 from d22kit.store import Store, scan_files
 from d22kit.times import TimeLike, span
 
@@ -31,9 +31,10 @@ BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
 
 AHEAD = 8
-"""Batches that are read while the first outcomes are looked up."""
+"""Batches that are read before the first outcomes are looked up, so as to look up theirs at once."""
 
 _DAY = pl.col(VERSION).dt.date().alias(PARTITION)
+_NO_CASE = STORED.to_frame().select(CASE)
 
 T = TypeVar("T")
 
@@ -134,10 +135,12 @@ def batches(store: Store, chosen: Selection) -> Iterator[Batch]:
     finish = _Finish(chosen)
     try:
         yield finish(Batch.of(STORED.to_frame().with_columns(_DAY)))
-        read = (_sorted(_collected(portion, chosen, chosen.needed)) for portion in portions)
-        coming = ahead(map(Batch.of, read), AHEAD)
-        if len(portions) > 1:
-            finish.expect(portions)
+        read = ahead(_collected(portion, chosen, chosen.needed) for portion in portions)
+        coming = ahead(Batch.of(_sorted(rows)) for rows in read)
+        first = deque(islice(coming, AHEAD))
+        finish.expect(first, portions[AHEAD:])
+        while first:
+            yield finish(first.popleft())
         yield from map(finish, coming)
     except FileNotFoundError as error:
         raise VersionNotFoundError(
@@ -188,17 +191,17 @@ class _Finish:
             cells=batch.cells.with_columns(hidden).drop(EXTRA, strict=False),
         )
 
-    def expect(self, portions: Sequence[Portion]) -> None:
-        """Look through portions for the outcomes to come, or as many as may be kept at hand."""
+    def expect(self, first: Iterable[Batch], rest: Sequence[Portion]) -> None:
+        """Name the outcomes to come, or as many as may be kept at hand: of batches, and of portions to be read."""
         if not self._outcomes:
             return
-        found = STORED.to_frame().select(CASE)
-        for portion in portions:
-            # Cases without a text are few, and not worth the counting.
-            more = _collected(portion, self._chosen, CASE, pl.col(DETAIL).is_not_null())
-            found = pl.concat([found, more]).unique()
+        found = pl.concat([_NO_CASE, *(batch.cells.select(CASE) for batch in first)]).unique()
+        for portion in rest:
             if found.height > KNOWN:
                 break
+            # Cases without a text are few, and not worth the counting.
+            more = _collected(portion, self._chosen, CASE, pl.col(DETAIL).is_not_null())
+            found = pl.concat([found, more.cast(pl.String)]).unique()
         self._outcomes.expect(found.head(KNOWN))
 
 
@@ -242,7 +245,7 @@ def _slices(day: date, paths: list[str], parts: int) -> Iterator[Portion]:
 
 
 def _scan(paths: list[str], start: datetime | None, end: datetime | None, chosen: Selection) -> pl.LazyFrame:
-    rows = scan_files(paths).with_columns(pl.col(VOCABULARY).cast(pl.String), _DAY)
+    rows = scan_files(paths).with_columns(_DAY)
     if start is not None:
         rows = rows.filter(pl.col(VERSION) >= start, pl.col(VERSION) < end)
     if chosen.since is not None:

@@ -228,8 +228,11 @@ def _class() -> pl.Expr:
 def _first_fits(read: pl.DataFrame, section: str) -> pl.Series:
     """Return the index of the first rule that fits each text; a text that fits one is not asked again."""
     waiting = read.select("text", "class", "enhanced", "kind", row=pl.int_range(pl.len()))
+    waiting = waiting.filter(pl.col("text").str.strip_chars() != "")
     first = pl.repeat(None, read.height, dtype=pl.Int32, eager=True)
     for index, rule in enumerate(phrases(section)):
+        if waiting.is_empty():
+            break
         fits = waiting.select(_fits(rule)).to_series()
         first = first.scatter(waiting.filter(fits)["row"], index)
         waiting = waiting.filter(~fits)
