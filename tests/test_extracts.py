@@ -504,7 +504,7 @@ def test_batches_change_no_row(
 ) -> None:
     for module, name, size in (
         (rows, "BATCH", 300),
-        (rows, "KNOWN", 100),
+        (rows, "AHEAD", 3),
         (outcomes, "KNOWN", 100),
         (formats, "GROUP", 500),
         (formats, "SPILL", 900),

@@ -78,17 +78,24 @@ class Batch:
 
     def frame(self) -> pl.DataFrame:
         """Return the rows with their texts."""
-        return pl.concat([self.rows, self.cells.select(pl.all().gather(self.cell))], how="horizontal").select(
-            self.columns
-        )
+        return pl.concat([self.rows, self.cells[self.cell]], how="horizontal").select(self.columns)
 
     def table(self) -> pa.Table:
         """Return the rows as Arrow takes them, with their words as dictionaries."""
-        return pa.table({name: self._column(name) for name in self.columns})
+        shown = [name for name in self.columns if name in self.cells.columns]
+        words = {name: self.cells[name].drop_nulls().unique(maintain_order=True) for name in shown}
+        coded = (self.cells[name].cast(pl.Enum(words[name])).to_physical() for name in shown)
+        # All columns at once, since to gather one by one takes four times as long.
+        codes = pl.DataFrame([*coded]).cast(pl.Int32)[self.cell]
+        columns = {
+            name: _dictionary(codes[name], words[name])
+            if name in words
+            else self.rows[name].to_arrow(compat_level=_VIEWS)
+            for name in self.columns
+        }
+        return pa.table(columns)
 
-    def _column(self, name: str) -> pa.Array:
-        if name not in self.cells.columns:
-            return self.rows[name].to_arrow(compat_level=_VIEWS)
-        words = self.cells[name].drop_nulls().unique(maintain_order=True)
-        codes = self.cells[name].cast(pl.Enum(words)).to_physical().cast(pl.Int32).gather(self.cell)
-        return pa.DictionaryArray.from_arrays(codes.to_arrow(), words.to_arrow().cast(pa.string()))
+
+def _dictionary(codes: pl.Series, words: pl.Series) -> pa.Array:
+    texts = words.to_arrow().cast(pa.string())
+    return pa.DictionaryArray.from_arrays(codes.to_arrow(), texts, safe=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
@@ -39,26 +40,31 @@ class Outcomes:
         self.adds = (*(OUTCOMES if classified else ()), *((HIDDEN,) if masked else ()))
         texts = dict.fromkeys((*CASE, *self.adds), pl.String())
         self._known = pl.Schema({**texts, _SEEN: pl.Boolean()}).to_frame()
-        self._expected = self._known.select(CASE)
 
-    def expect(self, cases: pl.DataFrame) -> None:
-        """Name distinct cases that will come, to read them with the first: few take as long as many."""
-        self._expected = cases
+    def __call__(self, cells: pl.DataFrame, near: Iterable[pl.DataFrame] = ()) -> pl.DataFrame:
+        """Return the combinations, in their order, with what is known of them.
 
-    def __call__(self, cells: pl.DataFrame) -> pl.DataFrame:
-        """Return the combinations, in their order, with what is known of them."""
-        known = self._look_up(cells.select(CASE).unique()).drop(_SEEN)
+        Parameters
+        ----------
+        cells
+            The combinations.
+        near
+            Combinations that come next: where a case is new, theirs are read as well, since few take as long as many.
+        """
+        known = self._look_up(cells.select(CASE).unique(), near).drop(_SEEN)
         return cells.join(known, on=CASE, how="left", nulls_equal=True, maintain_order="left")
 
-    def _look_up(self, cases: pl.DataFrame) -> pl.DataFrame:
+    def _look_up(self, cases: pl.DataFrame, near: Iterable[pl.DataFrame]) -> pl.DataFrame:
         known = self._found(cases)
         fresh = known.filter(pl.col(_SEEN).is_null()).select(CASE)
         if fresh.is_empty():
             return known
         if self._known.height + fresh.height > KNOWN:
             self._known, fresh = self._known.clear(), cases
-        read = self._read(pl.concat([fresh, self._expected]).unique())
-        self._known, self._expected = pl.concat([self._known, read]), self._expected.clear()
+        fresh = pl.concat([fresh, *(cells.select(CASE) for cells in near)]).unique(maintain_order=True)
+        fresh = fresh.join(self._known, on=CASE, how="anti", nulls_equal=True, maintain_order="left")
+        room = max(KNOWN - self._known.height, cases.height)
+        self._known = pl.concat([self._known, self._read(fresh.head(room))])
         return self._found(cases)
 
     def _found(self, cases: pl.DataFrame) -> pl.DataFrame:

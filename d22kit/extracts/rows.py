@@ -17,7 +17,7 @@ import polars as pl
 from d22kit.errors import InputError, StoreError, VersionNotFoundError
 from d22kit.extracts.batch import Batch
 from d22kit.extracts.conditions import DETAIL, Where, check_columns, early, meeting, read_condition, unmet
-from d22kit.extracts.outcomes import CASE, HIDDEN, KNOWN, Outcomes
+from d22kit.extracts.outcomes import CASE, HIDDEN, Outcomes
 from d22kit.packages import OUTCOMES
 from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION
 from d22kit.store import Store, scan_files
@@ -31,10 +31,9 @@ BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
 
 AHEAD = 8
-"""Batches that are read before the first outcomes are looked up, so as to look up theirs at once."""
+"""Batches whose outcomes are looked up together: few take as long as many."""
 
 _DAY = pl.col(VERSION).dt.date().alias(PARTITION)
-_NO_CASE = STORED.to_frame().select(CASE)
 
 T = TypeVar("T")
 
@@ -135,13 +134,13 @@ def batches(store: Store, chosen: Selection) -> Iterator[Batch]:
     finish = _Finish(chosen)
     try:
         yield finish(Batch.of(STORED.to_frame().with_columns(_DAY)))
-        read = ahead(_collected(portion, chosen, chosen.needed) for portion in portions)
+        read = ahead(_collected(portion, chosen) for portion in portions)
         coming = ahead(Batch.of(_sorted(rows)) for rows in read)
-        first = deque(islice(coming, AHEAD))
-        finish.expect(first, portions[AHEAD:])
-        while first:
-            yield finish(first.popleft())
-        yield from map(finish, coming)
+        near = deque(islice(coming, AHEAD))
+        while near:
+            batch = near.popleft()
+            near.extend(islice(coming, 1))
+            yield finish(batch, near)
     except FileNotFoundError as error:
         raise VersionNotFoundError(
             f"Files of version {store.table.version()} of the store at {store.root} are gone. See d22kit.versions()."
@@ -174,11 +173,12 @@ class _Finish:
         outcomes = Outcomes(classified=chosen.classified, masked=chosen.masked)
         self._outcomes = outcomes if chosen.reads_outcomes else None
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch, near: Iterable[Batch] = ()) -> Batch:
         chosen = self._chosen
         if self._outcomes:
             columns = [*batch.columns, *self._outcomes.adds]
-            batch = replace(batch, cells=self._outcomes(batch.cells)).select(columns)
+            cells = self._outcomes(batch.cells, (other.cells for other in near))
+            batch = replace(batch, cells=cells).select(columns)
         if chosen.late is not None:
             batch = Batch.of(_met(batch.frame(), chosen.late))
         return (self._masked(batch) if chosen.masked else batch).select(chosen.columns)
@@ -190,19 +190,6 @@ class _Finish:
             rows=batch.rows.with_columns(pl.lit(None, pl.String).alias(EXTRA)),
             cells=batch.cells.with_columns(hidden).drop(EXTRA, strict=False),
         )
-
-    def expect(self, first: Iterable[Batch], rest: Sequence[Portion]) -> None:
-        """Name the outcomes to come, or as many as may be kept at hand: of batches, and of portions to be read."""
-        if not self._outcomes:
-            return
-        found = pl.concat([_NO_CASE, *(batch.cells.select(CASE) for batch in first)]).unique()
-        for portion in rest:
-            if found.height > KNOWN:
-                break
-            # Cases without a text are few, and not worth the counting.
-            more = _collected(portion, self._chosen, CASE, pl.col(DETAIL).is_not_null())
-            found = pl.concat([found, more.cast(pl.String)]).unique()
-        self._outcomes.expect(found.head(KNOWN))
 
 
 def _met(rows: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
@@ -255,12 +242,10 @@ def _scan(paths: list[str], start: datetime | None, end: datetime | None, chosen
     return meeting(rows, chosen.where) if chosen.where is not None and early(chosen.where) else rows
 
 
-def _collected(
-    portion: Portion, chosen: Selection, columns: Sequence[str], only: pl.Expr | bool = True
-) -> pl.DataFrame:
+def _collected(portion: Portion, chosen: Selection) -> pl.DataFrame:
     """Read a portion's rows."""
     try:
-        return _read(_scan(*portion, chosen).select(columns).filter(only))
+        return _read(_scan(*portion, chosen).select(chosen.needed))
     except pl.exceptions.PolarsError as error:
         if chosen.where is None or not early(chosen.where):
             raise
