@@ -454,6 +454,12 @@ def test_every_phrase_fits_what_it_describes(section: str) -> None:
         assert [phrase for phrase, fit in zip(rule.says, fits, strict=True) if not fit] == []
 
 
+@pytest.mark.parametrize("section", ["phrase", "weak"])
+def test_no_phrase_fits_a_text_without_words(section: str) -> None:
+    empty = pl.DataFrame({"t": ["", " ", " . ", "..."]}).select(normal(pl.col("t"))).to_series()
+    assert [rule.says for rule in phrases(section) if empty.str.contains(rule.pattern).any()] == []
+
+
 def test_the_file_of_rules_speaks_of_known_things() -> None:
     named = {
         rule["category"] for section in ("phrase", "weak", "enhanced", "number") for rule in rules()[section]

@@ -40,6 +40,7 @@ from d22kit.errors import ExtractError, InputError, VersionNotFoundError
 from d22kit.extracts import extract, formats, outcomes, rows, verify
 from d22kit.masking import mask
 from d22kit.packages import DESCRIPTOR, OUTCOMES, hidden, open_extract, shown
+from d22kit.questions.classify import classify_distinct
 from d22kit.schema import EXTRA, KEY, NAMES, STORED, VERSION
 from d22kit.simulator import generate
 from d22kit.state import State
@@ -519,6 +520,22 @@ def test_batches_change_no_row(
         assert min(sizes) >= 500
     if form == "folder":
         assert made.files > 1
+
+
+def test_every_case_is_read_once_and_those_of_near_batches_together(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[pl.DataFrame] = []
+
+    def reading(cases: pl.DataFrame) -> pl.DataFrame:
+        read.append(cases.select(outcomes.CASE))
+        return classify_distinct(cases)
+
+    monkeypatch.setattr(rows, "BATCH", 300)
+    monkeypatch.setattr(outcomes, "classify_distinct", reading)
+    made = extract(tmp_path / "x.parquet", data)
+    assert not pl.concat(read).is_duplicated().any()
+    assert 0 < len(read) <= made.rows / rows.BATCH / 2
 
 
 def test_times_finer_than_milliseconds_are_kept(tmp_path: Path) -> None:

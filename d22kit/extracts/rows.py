@@ -30,7 +30,7 @@ ORDER = (VERSION, KEY)
 BATCH = 250_000
 """Rows that are worked on at once: memory is bounded by them, not by the extract."""
 
-AHEAD = 8
+AHEAD = 5
 """Batches whose outcomes are looked up together: few take as long as many."""
 
 _DAY = pl.col(VERSION).dt.date().alias(PARTITION)
@@ -134,7 +134,7 @@ def batches(store: Store, chosen: Selection) -> Iterator[Batch]:
     finish = _Finish(chosen)
     try:
         yield finish(Batch.of(STORED.to_frame().with_columns(_DAY)))
-        read = ahead(_collected(portion, chosen) for portion in portions)
+        read = ahead((_collected(portion, chosen) for portion in portions), 1)
         coming = ahead(Batch.of(_sorted(rows)) for rows in read)
         near = deque(islice(coming, AHEAD))
         while near:
