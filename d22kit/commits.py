@@ -122,18 +122,16 @@ def _identical(rows: pl.DataFrame, paths: pl.Series) -> pl.Series:
 
 def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | RemoveAction]:
     """Write the touched partitions, a few at a time, and return the exchange of old files for new."""
-    actions: list[AddAction | RemoveAction] = []
-    written: list[str] = []
+    adds: list[AddAction] = []
+    removes: list[RemoveAction] = []
     touched = _touched(plan, live)
     while some := list(islice(touched, TOGETHER)):
         parts = {day: _merged(plan, incoming, replaced) for day, incoming, replaced in some}
-        adds = _write(store, {day: rows for day, rows in parts.items() if rows.height})
-        actions += [_remove(file) for _, _, replaced in some for file in replaced]
-        actions += adds
-        written += [add.path for add in adds]
+        adds += _write(store, {day: rows for day, rows in parts.items() if rows.height})
+        removes += [_remove(file) for _, _, replaced in some for file in replaced]
     if store.local:
-        sync_paths([Path(store.place("conversations", name)) for name in written])
-    return actions
+        sync_paths([Path(store.place("conversations", add.path)) for add in adds])
+    return [*removes, *adds]
 
 
 def _merged(plan: _Plan, incoming: pl.DataFrame, replaced: list[dict[str, str]]) -> pl.DataFrame:

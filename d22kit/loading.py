@@ -151,7 +151,7 @@ def load(
         raise InputError(f"backend={backend!r} is unknown; give 'polars', 'pandas' or 'pyarrow'.")
     lazy = _lazy(data, since, until, on, version, as_of, read=True)
     try:
-        frame = _select(lazy, columns).collect(engine="streaming")
+        frame = _select(lazy, columns).collect()
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _unreadable(data, error) from error
     if backend == "pandas":

@@ -14,7 +14,7 @@ from deltalake.exceptions import DeltaError
 
 from d22kit.display import Facts, number, size
 from d22kit.errors import InputError, StoreError
-from d22kit.schema import KEY, NAMES, STORED, VERSION
+from d22kit.schema import KEY, NAMES, VERSION, VOCABULARY
 from d22kit.state import describe
 from d22kit.store import Store, plain, scan_files
 from d22kit.times import instant, iso
@@ -276,7 +276,7 @@ def vacuum(
 
 
 def _rows(files: pl.DataFrame) -> pl.LazyFrame:
-    return scan_files(files["path"].to_list()).cast(dict(STORED))  # type: ignore[arg-type]
+    return scan_files(files["path"].to_list()).with_columns(pl.col(VOCABULARY).cast(pl.String))
 
 
 def _differences(old: pl.LazyFrame, new: pl.LazyFrame) -> pl.LazyFrame:

@@ -209,14 +209,9 @@ def _set_apart(store: Store) -> pl.Series:
         "apart"
     )
     keyed = apart.drop_nulls(KEY).group_by(KEY).agg(pl.col("apart").max())
-    paths = store.files()["path"].to_list()
-    if keyed.height and paths:
-        healed = (
-            scan_files(paths)
-            .join(keyed.lazy(), on=KEY)
-            .filter(pl.col(VERSION) >= pl.col("apart"))
-            .select(KEY)
-        )
+    if keyed.height:
+        stored = scan_files(store.files()["path"].to_list())
+        healed = stored.join(keyed.lazy(), on=KEY).filter(pl.col(VERSION) >= pl.col("apart")).select(KEY)
         keyed = keyed.join(healed.collect(engine="streaming"), on=KEY, how="anti")
     return pl.concat([apart.filter(pl.col(KEY).is_null()), keyed])["apart"]
 

@@ -46,23 +46,23 @@ class Batch:
     cell: pl.Series
 
     @classmethod
-    def of(cls, texts: pl.DataFrame) -> Batch:
+    def of(cls, rows: pl.DataFrame) -> Batch:
         """Find the combinations in a frame of rows; words are texts or categories."""
-        columns = tuple(texts.columns)
-        words = [name for name, dtype in texts.schema.items() if dtype in _WORDS and name != KEY]
+        columns = tuple(rows.columns)
+        words = [name for name, dtype in rows.schema.items() if dtype in _WORDS and name != KEY]
         none = pl.Series(dtype=pl.UInt32)
         if not words:
-            return cls(columns, texts, pl.DataFrame(), none, none)
-        row = pl.int_range(texts.height, dtype=pl.UInt32, eager=True)
+            return cls(columns, rows, pl.DataFrame(), none, none)
+        row = pl.int_range(rows.height, dtype=pl.UInt32, eager=True)
         # A column of nulls parts no rows, and is as costly to look at as any other.
-        parting = [name for name in words if texts[name].null_count() < texts.height] or words[:1]
-        told = texts.select(parting).with_columns(row.alias(_ROW))
+        parting = [name for name in words if rows[name].null_count() < rows.height] or words[:1]
+        told = rows.select(parting).with_columns(row.alias(_ROW))
         same = told.select(pl.col(_ROW).first().over(parting), pl.len().over(parting))
         firsts = (same[_ROW] == row).arg_true()
         places = pl.zeros(len(row), pl.UInt32, eager=True).scatter(firsts, row.head(len(firsts)))
         counts, cell = same["len"].gather(firsts), places.gather(same[_ROW])
-        cells = texts.select(words)[firsts].cast(pl.String)
-        return cls(columns, texts.drop(words), cells, counts, cell)
+        cells = rows.select(words)[firsts].cast(pl.String)
+        return cls(columns, rows.drop(words), cells, counts, cell)
 
     def __len__(self) -> int:
         """Return how many rows there are."""
@@ -98,4 +98,5 @@ class Batch:
 
 def _dictionary(codes: pl.Series, words: pl.Series) -> pa.Array:
     texts = words.to_arrow().cast(pa.string())
+    # Unchecked: every code was made from these very words.
     return pa.DictionaryArray.from_arrays(codes.to_arrow(), texts, safe=False)

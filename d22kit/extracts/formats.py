@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
-from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
@@ -40,11 +39,6 @@ LEVEL = 1
 
 ISO = {"ms": "%Y-%m-%dT%H:%M:%S%.3fZ", "us": "%Y-%m-%dT%H:%M:%S%.6fZ"}
 
-# Pages of few rows cost time and bytes. Older versions of PyArrow bound only the bytes of a page.
-_PAGES = (
-    {"max_rows_per_page": 2 * GROUP} if "max_rows_per_page" in signature(pq.ParquetWriter).parameters else {}
-)
-
 # Keys and times do not repeat: what pays there is to write only what differs from the row before.
 _DELTAS = {KEY: "DELTA_BYTE_ARRAY", CREATED: "DELTA_BINARY_PACKED", VERSION: "DELTA_BINARY_PACKED"}
 
@@ -73,7 +67,7 @@ def write_parquet(target: Path, batches: Batches, unit: str, said: Said) -> None
         # Rows are in the order of time: bounds of anything else prune little, and cost a fifth of the writing.
         write_statistics=[name for name in (CREATED, VERSION) if name in deltas],
         store_schema=False,
-        **_PAGES,
+        max_rows_per_page=2 * GROUP,  # pages of few rows cost time and bytes
     ) as writer:
         for rows in chain([first], groups):
             writer.write_table(rows, row_group_size=2 * GROUP)
