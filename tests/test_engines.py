@@ -343,6 +343,22 @@ def test_a_group_of_a_type_that_only_duckdb_has_is_an_input_error(kind: str, fil
         assert d22kit.volume(rows, by="platform")["rows"].sum() == len(rows)
 
 
+@pytest.mark.filterwarnings("ignore")  # PySpark's own: pandas 3, unclosed sockets
+def test_a_group_of_a_type_that_only_spark_has_is_an_input_error(spark: Any) -> None:
+    def rows(kind: str) -> Any:
+        now = "timestamp'2026-05-01'"
+        return spark.range(2).selectExpr(
+            "'OUTBOUND' as type", f"{now} as created_at", f"{now} as updated_at", f"{kind} as span"
+        )
+
+    months = "interval 3 months"
+    for kind in (months, "make_interval(1, 2)", "parse_json('1')", f"array(map('a', struct({months})))"):
+        with pytest.raises(InputError, match=r"span is (INTERVAL|VARIANT)"):
+            d22kit.volume(rows(kind), by="span")
+    for kind in ("map('a', id)", "make_dt_interval(cast(id as int))"):
+        assert d22kit.volume(rows(kind), by="span")["rows"].to_list() == [1, 1]
+
+
 def test_an_arrow_column_that_polars_cannot_read_is_an_input_error(frame: pl.DataFrame) -> None:
     table = frame.head(2).to_arrow().append_column("span", pa.array([pa.MonthDayNano([1, 2, 3])] * 2))
     with pytest.raises(InputError, match="cannot be read"):

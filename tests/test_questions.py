@@ -18,8 +18,9 @@ from polars.testing import assert_frame_equal
 from d22kit.errors import InputError
 from d22kit.questions import delivery as delivery_module
 from d22kit.questions._cube import SMALL, collect
-from d22kit.questions._outcomes import OUTCOME
-from d22kit.questions._verdicts import SETTLED
+from d22kit.questions._outcomes import OPEN, OUTCOME
+from d22kit.questions._rules import phrases, rules
+from d22kit.questions._verdicts import CLOSED, SETTLED
 from d22kit.questions.calendar import Calendar, Clock
 from d22kit.questions.classify import classify_distinct
 from d22kit.questions.compare import compare
@@ -500,6 +501,16 @@ def test_settled_words_need_no_code_and_no_text(lender_frame: pl.DataFrame) -> N
         delivery_code=pl.lit(None, pl.String), delivery_error_detail=pl.lit(None, pl.String)
     )
     assert classify_distinct(every)["delivery_state"].equals(classify_distinct(silent)["delivery_state"])
+
+
+def test_closed_words_are_never_open_whatever_the_code_and_text(lender_frame: pl.DataFrame) -> None:
+    cases = lender_frame.select(OUTCOME).unique().with_columns(pl.col("platform").cast(pl.String))
+    closed = pl.DataFrame({"delivery_status": CLOSED})
+    every = cases.drop("delivery_status").join(closed, how="cross").select(OUTCOME)
+    assert not classify_distinct(every)["delivery_state"].is_in(OPEN).any()
+    overruled = [fit.state for section in ("phrase", "weak") for fit in phrases(section)]
+    overruled += [rule["state"] for rule in rules()["state_by_code"]]
+    assert not {*overruled} & {*OPEN}
 
 
 def test_durations_equal_sql(lender_frame: pl.DataFrame) -> None:

@@ -216,11 +216,25 @@ def _spark(frame: Any, names: list[str]) -> Any:
     """Select from a Spark frame, as `_duckdb` does."""
     from pyspark.sql import functions as F  # noqa: N812 - Spark's own idiom
 
+    for name in names:
+        if foreign := _spark_foreign(frame.schema[name].dataType):
+            raise InputError(
+                f"{name} is {foreign}, which only Spark has. Cast it first, for example to a number or to STRING."
+            )
     untyped = {field.name for field in frame.schema if field.dataType.typeName() == "void"}
     columns = {name: F.col(_spark_name(name)) for name in names}
     return frame.select(
         *(c.cast(_should_be(name)).alias(name) if name in untyped else c for name, c in columns.items())
     )
+
+
+def _spark_foreign(held: Any) -> str | None:
+    """Return the type, of a column or within it, that Arrow cannot carry out of Spark or that cannot group."""
+    if type(held).__name__ in ("YearMonthIntervalType", "CalendarIntervalType", "VariantType", "TimeType"):
+        return str(held.simpleString()).upper()
+    inner = [getattr(held, part) for part in ("elementType", "keyType", "valueType") if hasattr(held, part)]
+    inner += [field.dataType for field in getattr(held, "fields", ())]
+    return next(filter(None, map(_spark_foreign, inner)), None)
 
 
 def _should_be(name: str) -> str:

@@ -10,15 +10,18 @@ import polars as pl
 from d22kit.questions._engines import run
 from d22kit.questions.classify import KEYS, RESULT, classify_distinct
 
-__all__ = ["ARRIVED", "SETTLED", "Part", "parted", "settled", "tell", "with_outcomes"]
+__all__ = ["CLOSED", "SETTLED", "Part", "parted", "settled", "tell", "with_outcomes"]
 
-ARRIVED = tuple(
-    spelt
-    for word in ("delivered", "read", "opened", "clicked", "seen")
-    for spelt in (word, word.upper(), word.capitalize())
-)
-SETTLED = (*ARRIVED, "sent", "SENT", "Sent", "accepted", "ACCEPTED", "Accepted")
+def _spelt(*words: str) -> tuple[str, ...]:
+    return tuple(spelt for word in words for spelt in (word, word.upper(), word.capitalize()))
+
+
+_ARRIVED = _spelt("delivered", "read", "opened", "clicked", "seen")
+SETTLED = (*_ARRIVED, *_spelt("sent", "accepted"))
 """Outcome words that need no code or text to be understood; other spellings only cost time."""
+
+CLOSED = (*_ARRIVED, *_spelt("bounced", "undelivered", "failed", "rejected", "expired"))
+"""Outcome words that no code or text makes an open outcome of; other spellings only cost time."""
 
 TEXTS = ("delivery_code", "delivery_error_detail")
 
