@@ -21,7 +21,7 @@ from d22kit.questions._cube import SMALL, collect
 from d22kit.questions._outcomes import OPEN, OUTCOME
 from d22kit.questions._rules import phrases, rules
 from d22kit.questions._verdicts import CLOSED, SETTLED
-from d22kit.questions.calendar import Calendar, Clock
+from d22kit.questions.calendar import Calendar, Clock, first_instant
 from d22kit.questions.classify import classify_distinct
 from d22kit.questions.compare import compare
 from d22kit.questions.delivery import backlog, delivery, time_to_last_update, worklist
@@ -795,6 +795,16 @@ def test_a_frame_that_is_not_d22s_says_what_is_missing() -> None:
     for frame in ([1, 2], None, {"type": 1}, "rows.parquet"):
         with pytest.raises(InputError, match="no frame of rows"):
             volume(frame)
+
+
+@pytest.mark.parametrize("zone", [*ZONES, "America/Santiago", "Asia/Gaza", "Pacific/Apia", "Pacific/Chatham"])
+def test_every_local_day_begins_with_a_cell(zone: str) -> None:
+    days = pl.date_range(date(1996, 1, 1), date(2050, 1, 1), "1d", eager=True)
+    begins = first_instant(days, zone).dt.timestamp("us")
+    cells = Clock.of("day", zone).cells
+    cut = pl.DataFrame([((begins + phase) % cells["step"] == 0).alias(str(phase)) for phase in cells["phases"]])
+    assert cut.select(pl.any_horizontal(pl.all())).to_series().all()
+    assert len(cells["phases"]) <= 4
 
 
 def test_a_stray_timestamp_is_refused_with_its_years_and_answered_without_filling() -> None:

@@ -74,7 +74,7 @@ def collect(
     keys: Sequence[str],
     *,
     step: int | None = HOUR_US,
-    phase: int = 0,
+    phases: Sequence[int] = (0,),
     settle: bool = False,
     judge: bool = False,
     latest: bool = True,
@@ -91,9 +91,9 @@ def collect(
         Columns of the frame that span the cells. Null is a value of its own.
     step
         Length of a cell in microseconds (`Clock.step`); None for no time at all.
-    phase
-        How far a cell begins before a multiple of its length: `**clock.cells` gives both, in whole days where
-        the zone allows.
+    phases
+        How far before each multiple of that length a cell begins; where there are several, at each of them.
+        `**clock.cells` gives both.
     settle
         Whether code and text are left out where the outcome word needs neither (delivered, read, sent,
         accepted), which keeps the cube small. A key given twice, once as a group, is left as it is.
@@ -114,7 +114,7 @@ def collect(
     Returns
     -------
     pl.DataFrame
-        `hour` (start of the cell, UTC; null where `created_at` is), the keys (text where the frame has
+        `hour` (start of the cell, whatever its length, UTC; null where `created_at` is), the keys (text where the frame has
         text or categories), `rows` (Int64), `latest` (newest `updated_at`, UTC) and the measures.
     """
     import narwhals.stable.v2 as nw
@@ -125,7 +125,8 @@ def collect(
     spanned = dict(derived or {})
     if step:
         created = nw.col(schema.CREATED)
-        spanned["hour"] = created - (created + _EPOCH_SHIFT + phase) % step
+        begun = [created - (created + _EPOCH_SHIFT + phase) % step for phase in phases]
+        spanned["hour"] = nw.max_horizontal(*begun) if len(begun) > 1 else begun[0]
     if spanned:
         rows = rows.with_columns(**spanned)
     totals = {
@@ -264,7 +265,9 @@ def _tidy(cube: pl.DataFrame, measures: Iterable[str]) -> pl.DataFrame:
     """Give a cube the same types on every engine: counts are signed, so that differences may be negative."""
     instants = [name for name in ("hour", "latest") if name in cube.columns]
     if "hour" in instants:
-        check_years(cube["hour"], schema.CREATED)
+        begun = cube["hour"].cast(pl.Int64)
+        # A cell may begin a day before its rows.
+        check_years(begun + (begun < 0).cast(pl.Int64) * DAY_US, schema.CREATED)
     if "latest" in instants:
         check_years(cube.select(pl.col("latest").max()).to_series(), schema.VERSION)
     return cube.with_columns(

@@ -114,10 +114,10 @@ class Calendar:
 
 
 class Cells(TypedDict):
-    """What `collect` needs to know of its cells, in microseconds."""
+    """What `collect` needs to know of its cells, in microseconds: see there."""
 
     step: int
-    phase: int
+    phases: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,15 @@ class Clock:
 
     @property
     def cells(self) -> Cells:
-        """The coarsest cells that every period is a sum of: local days where the zone's offset never changes."""
-        offset = _fixed_offset(self.zone)
-        if self.every in ("15min", "hour") or offset is None:
-            return {"step": self.step, "phase": 0}
-        return {"step": 24 * HOUR_US, "phase": offset}
+        """The coarsest cells that every period is a sum of: days and longer are sums of days cut at all midnights.
+
+        Midnight is at few times of the UTC day, one for each offset the zone has had: two or three cells hold a
+        local day, where hours would be 24. So begin the days of all zones since 1996.
+        """
+        if self.every in ("15min", "hour"):
+            return {"step": self.step, "phases": (0,)}
+        midnights = {offset // timedelta(microseconds=1) % (24 * HOUR_US) for offset in _offsets(self.zone)}
+        return {"step": 24 * HOUR_US, "phases": tuple(sorted(midnights))}
 
     def spans(self, cells: pl.Series, *, fill: bool, groups: int = 1) -> pl.DataFrame:
         """Return `period_start` and `period_end` of every period that a cell falls in, sorted.
@@ -288,9 +292,3 @@ def _offsets(zone: str) -> frozenset[timedelta]:
 
 def _whole_hours(zone: str) -> bool:
     return not any(offset % timedelta(hours=1) for offset in _offsets(zone) if not offset.seconds % 900)
-
-
-def _fixed_offset(zone: str) -> int | None:
-    """Microseconds from UTC, where they are always the same."""
-    offsets = _offsets(zone)
-    return next(iter(offsets)) // timedelta(microseconds=1) if len(offsets) == 1 else None

@@ -127,7 +127,7 @@ beyond its usual variation (−87 to +79)
     if not isinstance(periods_back, int) or periods_back < 1:
         raise InputError(f"periods_back={periods_back!r} must be a whole number, 1 or more.")
     # A count may be cut at any hour; rates take whole periods, so whole days do.
-    hourly: Cells = {"step": clock.step, "phase": 0}
+    hourly: Cells = {"step": clock.step, "phases": (0,)}
     spans = hourly if measure.kind == "count" or every not in APART else clock.cells
     counts, _, moment = cells(frame, measure, groups, spans=spans, roles=roles)
     counts, names = _numbered(counts, groups)
@@ -234,7 +234,8 @@ def _pairs(blocks: pl.DataFrame, periods_back: int, metric: Metric) -> pl.DataFr
     else:
         spread, loss = (stats.dispersion(events, n) + stats.dispersion(base_events, base_n)) / 2, 2
     known = base_events.is_not_null().any()
-    sums = pairs.group_by(ID, "ago").agg(
+    # Sorted, since sums of floats depend on the order.
+    sums = pairs.sort(ID, "ago", "block").group_by(ID, "ago").agg(
         events.sum(),
         n.sum(),
         *(pl.when(known).then(pl.col(name).sum()).alias(name) for name in ("base_events", "base_n")),
