@@ -390,3 +390,17 @@ def test_bad_input_is_told_what_is_known() -> None:
             compare(rows, metric="volume", periods_back=wrong)
     with pytest.raises(InputError, match="is no column"):
         compare(rows, metric="volume", by="plattform")
+
+
+@pytest.mark.parametrize("metric", ["volume", "inbound_per_100_delivered"])
+def test_a_comparison_is_the_same_to_the_last_bit_each_time(metric: str) -> None:
+    frame = generate(20_000, 5)
+    first = compare(frame, metric=metric, by=("platform", "purpose"), every="month")
+    for seed in range(6):
+        again = compare(
+            frame.sample(fraction=1, shuffle=True, seed=seed),
+            metric=metric,
+            by=("platform", "purpose"),
+            every="month",
+        )
+        assert_frame_equal(again, first, check_exact=True)

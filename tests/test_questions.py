@@ -20,9 +20,9 @@ from d22kit.questions import delivery as delivery_module
 from d22kit.questions._cube import SMALL, collect
 from d22kit.questions._outcomes import OPEN, OUTCOME
 from d22kit.questions._rules import phrases, rules
-from d22kit.questions._verdicts import CLOSED, SETTLED
+from d22kit.questions._verdicts import CLOSED, SETTLED, STATED
 from d22kit.questions.calendar import Calendar, Clock, first_instant
-from d22kit.questions.classify import classify_distinct
+from d22kit.questions.classify import RESULT, classify_distinct
 from d22kit.questions.compare import compare
 from d22kit.questions.delivery import backlog, delivery, time_to_last_update, worklist
 from d22kit.questions.engagement import HoursRule, contact_hours, engagement
@@ -490,17 +490,20 @@ def test_delivery_equals_sql(lender_frame: pl.DataFrame) -> None:
     assert_frame_equal(local.select(expected.columns), expected, check_row_order=False)
 
 
-def test_settled_words_need_no_code_and_no_text(lender_frame: pl.DataFrame) -> None:
+def test_the_state_of_stated_words_needs_no_code_and_no_text(lender_frame: pl.DataFrame) -> None:
     cases = lender_frame.select(OUTCOME).unique().with_columns(pl.col("platform").cast(pl.String))
     every = (
         cases.drop("delivery_status")
-        .join(pl.DataFrame({"delivery_status": SETTLED}), how="cross")
+        .join(pl.DataFrame({"delivery_status": STATED}), how="cross")
         .select(OUTCOME)
     )
     silent = every.with_columns(
         delivery_code=pl.lit(None, pl.String), delivery_error_detail=pl.lit(None, pl.String)
     )
-    assert classify_distinct(every)["delivery_state"].equals(classify_distinct(silent)["delivery_state"])
+    told, untold = classify_distinct(every), classify_distinct(silent)
+    assert told["delivery_state"].equals(untold["delivery_state"])
+    settled = pl.col("delivery_status").is_in(SETTLED)
+    assert_frame_equal(told.filter(settled).select(RESULT), untold.filter(settled).select(RESULT))
 
 
 def test_closed_words_are_never_open_whatever_the_code_and_text(lender_frame: pl.DataFrame) -> None:
@@ -802,7 +805,9 @@ def test_every_local_day_begins_with_a_cell(zone: str) -> None:
     days = pl.date_range(date(1996, 1, 1), date(2050, 1, 1), "1d", eager=True)
     begins = first_instant(days, zone).dt.timestamp("us")
     cells = Clock.of("day", zone).cells
-    cut = pl.DataFrame([((begins + phase) % cells["step"] == 0).alias(str(phase)) for phase in cells["phases"]])
+    cut = pl.DataFrame(
+        [((begins + phase) % cells["step"] == 0).alias(str(phase)) for phase in cells["phases"]]
+    )
     assert cut.select(pl.any_horizontal(pl.all())).to_series().all()
     assert len(cells["phases"]) <= 4
 

@@ -75,7 +75,7 @@ def collect(
     *,
     step: int | None = HOUR_US,
     phases: Sequence[int] = (0,),
-    settle: bool = False,
+    settle: Sequence[str] = (),
     judge: bool = False,
     latest: bool = True,
     where: Any = None,
@@ -95,8 +95,8 @@ def collect(
         How far before each multiple of that length a cell begins; where there are several, at each of them.
         `**clock.cells` gives both.
     settle
-        Whether code and text are left out where the outcome word needs neither (delivered, read, sent,
-        accepted), which keeps the cube small. A key given twice, once as a group, is left as it is.
+        Outcome words, such as `SETTLED`, beside which code and text are left out: that keeps the cube small. A
+        key given twice, once as a group, is left as it is.
     judge
         Whether, besides, the outcomes are read: the four outcome columns among the keys, unless they are groups
         too, become `RESULT`. The same verdict may then stand in two cells.
@@ -114,7 +114,7 @@ def collect(
     Returns
     -------
     pl.DataFrame
-        `hour` (start of the cell, whatever its length, UTC; null where `created_at` is), the keys (text where the frame has
+        `hour` (start of the cell, UTC; null where `created_at` is), the keys (text where the frame has
         text or categories), `rows` (Int64), `latest` (newest `updated_at`, UTC) and the measures.
     """
     import narwhals.stable.v2 as nw
@@ -137,7 +137,9 @@ def collect(
     if judge:
         parts = parted(rows, keys, judge=True)
     elif settle:  # of rows that were filtered, those with texts are no longer few
-        parts = [settled(rows, keys)] if where is not None else parted(rows, keys, judge=False)
+        parts = (
+            [settled(rows, keys, settle)] if where is not None else parted(rows, keys, settle, judge=False)
+        )
     else:
         parts = [Part(rows, list(keys))]
     cubes = [_tidy(run(_counted(part, spanned, totals)), measures or ()) for part in parts]

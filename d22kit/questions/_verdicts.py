@@ -10,7 +10,8 @@ import polars as pl
 from d22kit.questions._engines import run
 from d22kit.questions.classify import KEYS, RESULT, classify_distinct
 
-__all__ = ["CLOSED", "SETTLED", "Part", "parted", "settled", "tell", "with_outcomes"]
+__all__ = ["CLOSED", "SETTLED", "STATED", "Part", "parted", "settled", "tell", "with_outcomes"]
+
 
 def _spelt(*words: str) -> tuple[str, ...]:
     return tuple(spelt for word in words for spelt in (word, word.upper(), word.capitalize()))
@@ -20,8 +21,17 @@ _ARRIVED = _spelt("delivered", "read", "opened", "clicked", "seen")
 SETTLED = (*_ARRIVED, *_spelt("sent", "accepted"))
 """Outcome words that need no code or text to be understood; other spellings only cost time."""
 
-CLOSED = (*_ARRIVED, *_spelt("bounced", "undelivered", "failed", "rejected", "expired"))
+CLOSED = (
+    *_ARRIVED,
+    *_spelt("bounced", "undelivered", "failed", "rejected", "expired", "suppressed", "canceled"),
+)
 """Outcome words that no code or text makes an open outcome of; other spellings only cost time."""
+
+STATED = (
+    *SETTLED,
+    *_spelt("pending", "queued", "scheduled", "deferred", "delayed", "processing", "buffered"),
+)
+"""Outcome words whose state needs no code or text, though a cause may; other spellings only cost time."""
 
 TEXTS = ("delivery_code", "delivery_error_detail")
 
@@ -37,8 +47,8 @@ class Part(NamedTuple):
     verdicts: pl.DataFrame | None = None
 
 
-def settled(rows: Any, keys: Sequence[str]) -> Part:
-    """Leave out the codes and texts of rows whose outcome word needs neither.
+def settled(rows: Any, keys: Sequence[str], words: Sequence[str] = SETTLED) -> Part:
+    """Leave out the codes and texts of rows whose outcome word is one of those that need neither.
 
     Parameters
     ----------
@@ -49,14 +59,14 @@ def settled(rows: Any, keys: Sequence[str]) -> Part:
     """
     import narwhals.stable.v2 as nw
 
-    flagged = rows.with_columns(_unsettled().alias(_UNSETTLED))  # once, for some engines test it per use
+    flagged = rows.with_columns(_unsettled(words).alias(_UNSETTLED))  # once, for some engines test it per use
     kept = nw.when(nw.col(_UNSETTLED))
     return Part(
         flagged.with_columns(kept.then(nw.col(name)).alias(name) for name in _texts(keys)), list(keys)
     )
 
 
-def parted(rows: Any, keys: Sequence[str], *, judge: bool) -> list[Part]:
+def parted(rows: Any, keys: Sequence[str], words: Sequence[str] = SETTLED, *, judge: bool) -> list[Part]:
     """Set the few rows apart that have a code or text to be read; the rest is `settled`.
 
     What Polars counts comes in two parts, since grouping millions by text is slow; where `judge` asks for it, the
@@ -67,9 +77,9 @@ def parted(rows: Any, keys: Sequence[str], *, judge: bool) -> list[Part]:
 
     texts = _texts(keys)
     if not texts or not isinstance(rows.to_native(), pl.LazyFrame):
-        return [settled(rows, keys)]
+        return [settled(rows, keys, words)]
     held = nw.any_horizontal(*(~nw.col(name).is_null() for name in texts), ignore_nulls=True)
-    told = _unsettled() & held
+    told = _unsettled(words) & held
     silent = Part(rows.filter(~told), [key for key in keys if key not in texts])
     return [silent, _judged(rows.filter(told), keys) if judge else Part(rows.filter(told), list(keys))]
 
@@ -78,10 +88,10 @@ def _texts(keys: Sequence[str]) -> list[str]:
     return [name for name in TEXTS if list(keys).count(name) == 1]
 
 
-def _unsettled() -> Any:
+def _unsettled(words: Sequence[str]) -> Any:
     import narwhals.stable.v2 as nw
 
-    return ~nw.col("delivery_status").is_in(SETTLED).fill_null(False)
+    return ~nw.col("delivery_status").is_in(words).fill_null(False)
 
 
 def _judged(rows: Any, keys: Sequence[str]) -> Part:

@@ -16,7 +16,7 @@ from d22kit.questions._cube import Frame, as_of, collect, count, give_back, grou
 from d22kit.questions._outcomes import ADDED, OUTCOME, PERMANENCE
 from d22kit.questions._rules import categories, matched
 from d22kit.questions._stats import wilson
-from d22kit.questions._verdicts import with_outcomes
+from d22kit.questions._verdicts import SETTLED, with_outcomes
 from d22kit.questions.classify import KEYS, Cause, Finding, find, judge
 from d22kit.questions.roles import RoleMap, load_roles
 
@@ -259,7 +259,9 @@ def _failures(frame: Frame, groups: list[str], roles: RoleMap | None) -> pl.Data
 
     first = {"first_seen": nw.col(schema.VERSION).min()}
     keys = [*groups, "type", "operation", *OUTCOME]
-    cube = with_outcomes(load_roles(roles).add(collect(frame, keys, step=None, settle=True, measures=first)))
+    cube = with_outcomes(
+        load_roles(roles).add(collect(frame, keys, step=None, settle=SETTLED, measures=first))
+    )
     names = {"delivery_state": "state", "bounce_category": "category", "bounce_permanence": "permanence"}
     return cube.rename(names).with_columns(pl.col("first_seen").cast(pl.Datetime("us", "UTC")))
 

@@ -235,12 +235,16 @@ def _pairs(blocks: pl.DataFrame, periods_back: int, metric: Metric) -> pl.DataFr
         spread, loss = (stats.dispersion(events, n) + stats.dispersion(base_events, base_n)) / 2, 2
     known = base_events.is_not_null().any()
     # Sorted, since sums of floats depend on the order.
-    sums = pairs.sort(ID, "ago", "block").group_by(ID, "ago").agg(
-        events.sum(),
-        n.sum(),
-        *(pl.when(known).then(pl.col(name).sum()).alias(name) for name in ("base_events", "base_n")),
-        spread=spread,
-        df=pl.when(pl.len() > 1).then(pl.len() * loss - loss).otherwise(math.inf),
+    sums = (
+        pairs.sort(ID, "ago", "block")
+        .group_by(ID, "ago")
+        .agg(
+            events.sum(),
+            n.sum(),
+            *(pl.when(known).then(pl.col(name).sum()).alias(name) for name in ("base_events", "base_n")),
+            spread=spread,
+            df=pl.when(pl.len() > 1).then(pl.len() * loss - loss).otherwise(math.inf),
+        )
     )
     return sums.sort(ID, "ago")
 

@@ -27,7 +27,7 @@ from d22kit.questions._cube import (
 )
 from d22kit.questions._outcomes import ADDED, COUNTS, OPEN, OUTCOME, PERMANENCE, outcome_counts
 from d22kit.questions._stats import wilson
-from d22kit.questions._verdicts import CLOSED, SETTLED, with_outcomes
+from d22kit.questions._verdicts import CLOSED, SETTLED, STATED, with_outcomes
 from d22kit.questions.calendar import Calendar, Clock
 from d22kit.questions.classify import KEYS, RESULT, classify_distinct
 from d22kit.questions.roles import RoleMap, load_roles
@@ -249,7 +249,7 @@ def backlog(frame: Frame, *, by: str | Iterable[str] = (), roles: RoleMap | None
         frame,
         [*groups, "type", "operation", *OUTCOME],
         step=None,
-        settle=True,
+        settle=STATED,
         latest=False,
         where=~nw.col("delivery_status").is_in(CLOSED).fill_null(False),
         derived={"band": _band(created, newest)},
