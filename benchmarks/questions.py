@@ -5,8 +5,8 @@
 Side by side in one run, in turns, the median of some rounds: d22kit on Polars, hand-written Polars (lazy, so that it
 reads only what it needs), DuckDB SQL and pandas groupby, and d22kit on a DuckDB relation. The hand-written ones count
 the same, but have no gaps filled, no intervals, no role map and no bounce causes; of `compare` they have the
-difference alone, of `anomalies` the median of the same weekdays before. Last, the memory of each question on a lazy
-scan of Parquet.
+difference alone, of `anomalies` the median of the same weekdays before. Last, the memory of each question on
+`d22kit.scan` of a store of the same rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ import polars as pl
 import polars.selectors as cs
 
 import d22kit
+from d22kit.commits import commit_rows
+from d22kit.schema import STORED, VERSION
 from d22kit.simulator.lender import generate
+from d22kit.state import State
+from d22kit.store import Store
 
 TZ = "Asia/Dubai"
 RULE = d22kit.HoursRule.us_regulation_f(zone=TZ)
@@ -309,20 +313,22 @@ def seconds(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
     return {name: median(times) for name, times in taken.items()}
 
 
-def scan(path: str) -> pl.LazyFrame:
-    """Open rows as `d22kit.scan` does: lazily, vocabularies as categories."""
-    rows = pl.scan_parquet(path)
-    return rows.with_columns(pl.col(n).cast(pl.Categorical) for n in VOCABULARY[:-1])
+def build(folder: Path, rows: pl.DataFrame) -> None:
+    """Make a store of rows."""
+    store = Store.create(folder, "benchmark")
+    for part in rows.cast(dict(STORED)).sort(VERSION).iter_slices(1_000_000):  # type: ignore[arg-type]
+        commit_rows(store, part, [], State())
 
 
-def peak(name: str, path: Path) -> float:
-    """Megabytes that a question on a lazy scan takes beyond what its imports take (Linux)."""
+def peak(name: str, small: Path, large: Path) -> float:
+    """Megabytes that a question takes on `scan` of a large store beyond what it takes on a small one (Linux)."""
     script = f"""if True:
-        from benchmarks.questions import ASK, scan
+        import d22kit
+        from benchmarks.questions import ASK
         most = lambda: int(next(line for line in open("/proc/self/status") if "VmHWM" in line).split()[1]) / 1024
-        ASK[{name!r}](scan({str(path)!r}).head(1000).collect().lazy())
+        ASK[{name!r}](d22kit.scan({str(small)!r}))
         before = most()
-        ASK[{name!r}](scan({str(path)!r}))
+        ASK[{name!r}](d22kit.scan({str(large)!r}))
         print(most() - before)"""
     root = Path(__file__).parent.parent
     return float(
@@ -331,7 +337,7 @@ def peak(name: str, path: Path) -> float:
 
 
 def line(
-    name: str, rounds: int, rows: pl.DataFrame, frame: pd.DataFrame | None, table: Any, path: Path
+    name: str, rounds: int, rows: pl.DataFrame, frame: pd.DataFrame | None, table: Any, stores: list[Path]
 ) -> list[str]:
     if name != "profile":  # what filters whole frames should copy no more than it needs
         rows, frame = (
@@ -352,7 +358,7 @@ def line(
         for other in ("polars", "sql", "pandas")
     ]
     there = f"{took['there']:.2f} ({took['there'] / took['sql']:.2f}× SQL)"
-    return [name, f"{took['ours']:.2f}", *beside, there, f"{peak(name, path):.0f}"]
+    return [name, f"{took['ours']:.2f}", *beside, there, f"{peak(name, *stores):.0f}"]
 
 
 def main() -> None:
@@ -364,12 +370,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=ASK, default=list(ASK), metavar="QUESTION")
     options = parser.parse_args()
-    rows = generate(options.rows, seed=3).drop("extra")
-    frame = None if options.no_pandas else rows.to_pandas()
+    rows = generate(options.rows, seed=3)
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+        stores = [Path(folder) / size for size in ("small", "large")]
+        for store, held in zip(stores, (rows.head(1000), rows), strict=True):
+            build(store, held)
+        rows = rows.drop("extra")
+        frame = None if options.no_pandas else rows.to_pandas()
         path = Path(folder) / "rows.parquet"
         rows.with_columns(cs.categorical().cast(pl.String)).write_parquet(path)
         connection.sql(f"create table rows as from read_parquet('{path}')")
+        path.unlink()
         print(f"{options.rows:,} rows, median of {options.rounds}: seconds, and d22kit as a multiple of each")
         print(
             "| question | d22kit | Polars by hand | DuckDB SQL | pandas groupby | d22kit on DuckDB | scan, MB |"
@@ -377,7 +388,7 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|")
         table = connection.table("rows")
         for name in options.only:
-            print(f"| {' | '.join(line(name, options.rounds, rows, frame, table, path))} |", flush=True)
+            print(f"| {' | '.join(line(name, options.rounds, rows, frame, table, stores))} |", flush=True)
 
 
 if __name__ == "__main__":
