@@ -139,7 +139,9 @@ def _merged(plan: _Plan, incoming: pl.DataFrame, replaced: list[dict[str, str]])
     if not replaced:
         return incoming
     stored = scan_files([file["path"] for file in replaced])
-    kept = stored.join(plan.superseded.lazy(), on=KEY, how="anti").collect()
+    kept = stored.join(plan.superseded.lazy(), on=KEY, how="anti", maintain_order="left").collect()
+    if incoming.is_empty() and len(replaced) == 1:
+        return kept  # in order already, as it was written
     return pl.concat([kept, incoming]).sort(VERSION, KEY)
 
 
