@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -62,6 +63,17 @@ def test_a_sync_without_a_terminal_says_how_far_it_is_and_only_on_stderr(
     assert not logging.getLogger("d22kit").handlers
     monkeypatch.setattr(progress, "LOG_SECONDS", 30)
     assert run("sync", "--json").stderr == ""
+
+
+def test_a_sync_is_told_to_use_one_heap_before_polars_is_loaded(tmp_path: Path) -> None:
+    script = "import atexit, os; atexit.register(lambda: print(os.environ['_RJEM_MALLOC_CONF']))\n"
+    script += "from d22kit.cli import main; main(['sync'])"
+    bare = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=bare, cwd=tmp_path, capture_output=True, text=True
+    )
+    # Polars puts its own settings before those it finds.
+    assert done.stdout.endswith(",narenas:1\n")
 
 
 def test_audit_finds_what_the_service_deleted(service: Simulation) -> None:
