@@ -52,6 +52,7 @@ CONTESTANTS = {
         "for rows in walk(): pass",
     ),
     "d22kit": (
+        "import os\nos.environ['_RJEM_MALLOC_CONF'] = 'narenas:1'  # as `d22kit sync` has it\n"
         "import d22kit, polars, deltalake, httpx\nfrom d22kit import syncing, loading",
         "d22kit.sync(data=out, workers=int(option), progress=False)",
     ),
