@@ -26,7 +26,7 @@ GUESS = timedelta(days=365)
 RESTARTS = 4
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
-GENTLE_PAGES = 12
+GENTLE_PAGES = 24
 HEAVY_ROWS = 3
 """Bodies past the limit in a row, when one row was asked for, that may be accidents."""
 PAUSE = 0.003
