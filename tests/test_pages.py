@@ -205,12 +205,12 @@ def test_what_came_can_be_put_away_while_the_service_lets_one_wait() -> None:
 
 
 def test_a_gentle_walk_begins_with_one_worker_and_gets_to_all() -> None:
-    rows, together, met = records(400), threading.Barrier(4), threading.Event()
-    edges = [None, *(rows[n].at for n in (100, 200, 300)), rows[-1].at + MINUTE]
+    rows, together, met = records(800), threading.Barrier(4), threading.Event()
+    edges = [None, *(rows[n].at for n in (200, 400, 600)), rows[-1].at + MINUTE]
     windows = [Window(n, a, b, b, limit=5) for n, (a, b) in enumerate(pairwise(edges)) if b]
 
     def wait_for_the_others(request: Request) -> None:
-        if request.is_page and not met.is_set() and len(faulty.pages) > 40:
+        if request.is_page and not met.is_set() and len(faulty.pages) > 80:
             together.wait(10)
             met.set()
 
@@ -220,7 +220,7 @@ def test_a_gentle_walk_begins_with_one_worker_and_gets_to_all() -> None:
                 service, windows, workers=4, newest=newest, cancelled=threading.Event(), gently=True
             )
             assert set(ids(gentle)) == faulty.truth
-        assert {request.query["until"] for request in faulty.pages[:12]} == {faulty.pages[0].query["until"]}
+        assert {request.query["until"] for request in faulty.pages[:24]} == {faulty.pages[0].query["until"]}
         assert met.is_set()
 
 
