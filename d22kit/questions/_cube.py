@@ -9,13 +9,13 @@ which `in_periods` does zones, weeks and gaps. `give_back` returns an answer as 
     cube = collect(frame, [*groups, "type"], **clock.cells)   # hour, groups…, type, rows, latest
     cube = load_roles(roles).add(cube)                          # + direction
     counts = tally(cube, groups, pl.col("rows"), inbound=count(pl.col("direction") == "inbound"))
-    answer = in_periods(counts, groups, clock, as_of=as_of(cube))
-    return give_back(answer, frame, as_of(cube))
+    answer = in_periods(counts, groups, clock, as_of=as_of(counts))
+    return give_back(answer, frame, as_of(counts))
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,6 +82,7 @@ def collect(
     reads: Sequence[str] = (),
     derived: dict[str, Any] | None = None,
     measures: dict[str, Any] | None = None,
+    then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
     """Count a frame's rows in cells: the cube that every question works on.
 
@@ -110,6 +111,9 @@ def collect(
         More keys, as narwhals expressions on the columns of `open_rows`.
     measures
         More aggregates, likewise.
+    then
+        What to make of cells before others are counted, such as their `tally`: that keeps memory small. It may meet
+        the cells in several parts, so that a sum of it is to be summed once more.
 
     Returns
     -------
@@ -142,10 +146,14 @@ def collect(
         )
     else:
         parts = [Part(rows, list(keys))]
-    cubes = [_tidy(run(_counted(part, spanned, totals)), measures or ()) for part in parts]
-    if judge:
-        cubes = [tell(cells, part, keys) for cells, part in zip(cubes, parts, strict=True)]
-    return pl.concat(cubes, how="diagonal")
+
+    def cells(part: Part) -> pl.DataFrame:
+        counted = _tidy(run(_counted(part, spanned, totals)), measures or ())
+        told = tell(counted, part, keys) if judge else counted
+        made = then(told) if then else told
+        return made.with_columns(cs.by_dtype(pl.Categorical, pl.Enum, pl.Null).cast(pl.String))
+
+    return pl.concat([cells(part) for part in parts], how="diagonal")
 
 
 def _counted(part: Part, spanned: Iterable[str], totals: Mapping[str, Any]) -> Any:
@@ -179,8 +187,8 @@ def count(condition: pl.Expr) -> pl.Expr:
 
 
 def tally(cube: pl.DataFrame, groups: Sequence[str], *measures: pl.Expr, **named: pl.Expr) -> pl.DataFrame:
-    """Sum measures of a cube per hour and group, so that its other keys are gone before periods are cut."""
-    totals = [*(measure.sum() for measure in measures), *(m.sum().alias(name) for name, m in named.items())]
+    """Sum measures of a cube per hour and group, so that its other keys are gone; `latest` stays."""
+    totals = [pl.col("latest").max(), *(measure.sum() for measure in measures), *(m.sum().alias(name) for name, m in named.items())]
     return cube.lazy().group_by("hour", *groups).agg(totals).collect()
 
 
@@ -208,7 +216,7 @@ def in_periods(
     Parameters
     ----------
     counts
-        `hour`, the groups, and measures: every other column is summed.
+        `hour`, the groups, and measures: every other column but `latest` is summed.
     as_of
         The moment the frame speaks of; a period that ends after it is `partial`.
     fill
@@ -224,7 +232,7 @@ def in_periods(
         and the state `undated`, so that totals are kept; where there are none, no such row.
     """
     groups = list(groups)
-    measures = [name for name in counts.columns if name not in ("hour", *groups)]
+    measures = [name for name in counts.columns if name not in ("hour", "latest", *groups)]
     dated = counts.filter(pl.col("hour").is_not_null())
     combos = dated.select(groups).unique() if groups else None
     spans = clock.spans(dated["hour"].unique(), fill=fill, groups=1 if combos is None else combos.height)
@@ -273,7 +281,6 @@ def _tidy(cube: pl.DataFrame, measures: Iterable[str]) -> pl.DataFrame:
     if "latest" in instants:
         check_years(cube.select(pl.col("latest").max()).to_series(), schema.VERSION)
     return cube.with_columns(
-        cs.by_dtype(pl.Categorical, pl.Enum, pl.Null).cast(pl.String),
         pl.col("rows", *measures).cast(pl.Int64),
         pl.col(instants).cast(pl.Datetime("us", "UTC")),
     )

@@ -174,13 +174,22 @@ def _sums(tallied: pl.DataFrame, groups: Sequence[str], counts: list[str]) -> pl
 def _outcomes(
     frame: Any, groups: Sequence[str], metric: Metric, spans: Cells, roles: RoleMap | None
 ) -> pl.DataFrame:
-    cube = _cube.collect(frame, [*groups, "type", "operation", *OUTCOME], judge=True, **spans)
-    cube = load_roles(roles).add(cube)
-    counts = pl.DataFrame(cube.select(outcome_counts((metric.n, *OPEN))))
+    known = load_roles(roles)
     inbound = pl.col("direction") == "inbound"
     events = _cube.count(inbound) if metric.kind == "ratio" else outcome_counts((metric.events,))[0]
-    return cube.with_columns(
-        events.alias("events"), n=counts[metric.n], open=counts.select(OPEN).sum_horizontal()
+    n, *still_open = outcome_counts((metric.n, *OPEN))
+    return _cube.collect(
+        frame,
+        [*groups, "type", "operation", *OUTCOME],
+        judge=True,
+        then=lambda cells: _cube.tally(
+            known.add(cells),
+            [*groups, "bounce_category"],
+            events=events,
+            n=n,
+            open=pl.sum_horizontal(still_open),
+        ),
+        **spans,
     )
 
 

@@ -112,8 +112,9 @@ def _groups(keys: Sequence[str]) -> list[str]:
 def tell(cells: pl.DataFrame, part: Part, keys: Sequence[str]) -> pl.DataFrame:
     """Put verdicts in place of their numbers, or of the outcome columns that are no groups."""
     if part.verdicts is not None:
-        return cells.join(part.verdicts, on=_VERDICT, how="left").drop(_VERDICT)
-    spent = set(KEYS).difference(_groups(keys))
+        verdicts = part.verdicts.with_columns(pl.col(RESULT).cast(pl.Categorical))
+        return cells.join(verdicts, on=_VERDICT, how="left").drop(_VERDICT)
+    spent = set(KEYS).intersection(cells.columns).difference(_groups(keys))
     return with_outcomes(cells).drop(spent)
 
 
@@ -122,7 +123,9 @@ def with_outcomes(cube: pl.DataFrame) -> pl.DataFrame:
 
     Each distinct outcome is read once and joined back. A code or text that was left out is null.
     """
-    left_out = [pl.lit(None, pl.String).alias(name) for name in TEXTS if name not in cube.columns]
-    plain = cube.with_columns(left_out).with_columns(pl.col(KEYS).cast(pl.String))
-    known = classify_distinct(plain.select(KEYS).unique())
-    return plain.join(known, on=list(KEYS), how="left", nulls_equal=True)
+    held = [key for key in KEYS if key in cube.columns]
+    cases = cube.select(held).unique()
+    left_out = [pl.lit(None, pl.String).alias(name) for name in KEYS if name not in held]
+    known = classify_distinct(cases.with_columns(left_out).with_columns(pl.col(KEYS).cast(pl.String)))
+    told = cases.with_columns(known.select(pl.col(RESULT).cast(pl.Categorical)))
+    return cube.join(told, on=held, how="left", nulls_equal=True)

@@ -259,8 +259,14 @@ def _failures(frame: Frame, groups: list[str], roles: RoleMap | None) -> pl.Data
 
     first = {"first_seen": nw.col(schema.VERSION).min()}
     keys = [*groups, "type", "operation", *OUTCOME]
-    cube = with_outcomes(
-        load_roles(roles).add(collect(frame, keys, step=None, settle=SETTLED, measures=first))
+    known = load_roles(roles)
+    cube = collect(
+        frame,
+        keys,
+        step=None,
+        settle=SETTLED,
+        measures=first,
+        then=lambda cells: with_outcomes(known.add(cells)),
     )
     names = {"delivery_state": "state", "bounce_category": "category", "bounce_permanence": "permanence"}
     return cube.rename(names).with_columns(pl.col("first_seen").cast(pl.Datetime("us", "UTC")))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from typing import TypedDict
 from zoneinfo import ZoneInfo
 
@@ -163,13 +165,15 @@ class Clock:
 
     @property
     def cells(self) -> Cells:
-        """The coarsest cells that every period is a sum of: days and longer are sums of days cut at all midnights.
+        """The coarsest cells that every period is a sum of: hours cut where local hours begin, days at all midnights.
 
         Midnight is at few times of the UTC day, one for each offset the zone has had: two or three cells hold a
         local day, where hours would be 24. So begin the days of all zones since 1996.
         """
-        if self.every in ("15min", "hour"):
-            return {"step": self.step, "phases": (0,)}
+        if self.every == "15min":
+            return {"step": QUARTER_US, "phases": (0,)}
+        if self.every == "hour":
+            return {"step": HOUR_US, "phases": _hour_phases(self.zone)}
         midnights = {offset // timedelta(microseconds=1) % (24 * HOUR_US) for offset in _offsets(self.zone)}
         return {"step": 24 * HOUR_US, "phases": tuple(sorted(midnights))}
 
@@ -286,9 +290,31 @@ def _check_zone(tz: str) -> None:
 def _offsets(zone: str) -> frozenset[timedelta]:
     """Every distance from UTC that the zone has had since 1969 and will have: monthly, so no season is missed."""
     place = ZoneInfo(zone)
-    months = (datetime(1969 + m // 12, m % 12 + 1, 1, tzinfo=UTC) for m in range(12 * 100))
-    return frozenset(month.astimezone(place).utcoffset() or timedelta() for month in months)
+    return frozenset(month.astimezone(place).utcoffset() or timedelta() for month in _months())
+
+
+def _months() -> Iterator[datetime]:
+    return (datetime(1969 + m // 12, m % 12 + 1, 1, tzinfo=UTC) for m in range(12 * 100))
 
 
 def _whole_hours(zone: str) -> bool:
     return not any(offset % timedelta(hours=1) for offset in _offsets(zone) if not offset.seconds % 900)
+
+
+@cache
+def _hour_phases(zone: str) -> tuple[int, ...]:
+    """How far before the hours of UTC the zone's begin, or its clocks change: in whole quarters."""
+    if _whole_hours(zone):
+        return (0,)
+    place, hour, quarter = ZoneInfo(zone), timedelta(hours=1), timedelta(minutes=15)
+
+    def offset(moment: datetime) -> timedelta:
+        return moment.astimezone(place).utcoffset() or timedelta()
+
+    begun = {known % hour for known in _offsets(zone) if not known % quarter}
+    for month, after in pairwise(_months()):
+        if (held := offset(month)) != offset(after):
+            quarters = range((after - month) // quarter)
+            moved = bisect_left(quarters, True, key=lambda n: offset(month + n * quarter) != held)
+            begun.add(-moved * quarter % hour)
+    return tuple(sorted(begin // timedelta(microseconds=1) for begin in begun))

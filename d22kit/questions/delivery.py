@@ -133,14 +133,19 @@ def delivery(
     """
     groups = group_columns(frame, by, (*PERIOD, "small", *DELIVERY, *ADDED))
     clock = Clock.of(every, tz, calendar)
-    cube = collect(frame, [*groups, "type", "operation", *OUTCOME], **clock.cells, judge=True)
-    cube = load_roles(roles).add(cube)
-    counts = tally(cube, groups, *outcome_counts())
-    answer = in_periods(counts, groups, clock, as_of=as_of(cube))
+    known = load_roles(roles)
+    counts = collect(
+        frame,
+        [*groups, "type", "operation", *OUTCOME],
+        **clock.cells,
+        judge=True,
+        then=lambda cells: tally(known.add(cells), groups, *outcome_counts()),
+    )
+    answer = in_periods(counts, groups, clock, as_of=as_of(counts))
     answer = answer.with_columns(
         known=pl.col("delivered") + pl.col("bounced") + pl.col("failed")
     ).with_columns(_shares())
-    return give_back(answer.select(*PERIOD, *groups, small("attempted"), *DELIVERY), frame, as_of(cube))
+    return give_back(answer.select(*PERIOD, *groups, small("attempted"), *DELIVERY), frame, as_of(counts))
 
 
 def time_to_last_update(frame: Frame, *, by: str | Iterable[str] = ()) -> Any:
@@ -245,6 +250,7 @@ def backlog(frame: Frame, *, by: str | Iterable[str] = (), roles: RoleMap | None
     groups = group_columns(frame, by, (*BACKLOG, *ADDED, "band"))
     created = nw.col(schema.CREATED)
     newest = as_of(collect(frame, [], step=None))
+    known = load_roles(roles)
     cube = collect(
         frame,
         [*groups, "type", "operation", *OUTCOME],
@@ -254,8 +260,8 @@ def backlog(frame: Frame, *, by: str | Iterable[str] = (), roles: RoleMap | None
         where=~nw.col("delivery_status").is_in(CLOSED).fill_null(False),
         derived={"band": _band(created, newest)},
         measures={"oldest": created.min()},
-    )
-    cube = with_outcomes(load_roles(roles).add(cube)).rename({"delivery_state": "state"})
+        then=lambda cells: with_outcomes(known.add(cells)),
+    ).rename({"delivery_state": "state"})
     waiting = cube.filter(pl.col("attempted") & pl.col("state").is_in(OPEN))
     answer = waiting.group_by(*groups, "state", "band").agg(pl.col("rows").sum(), pl.col("oldest").min())
     names = {hours: band for hours, (band, _) in enumerate(BANDS)}

@@ -191,9 +191,15 @@ def engagement(
     """
     groups = group_columns(frame, by, (*PERIOD, "small", "outbound", *ENGAGEMENT, *ADDED))
     clock = Clock.of(every, tz, calendar)
-    cube = collect(frame, [*groups, "type", "operation", "by", *OUTCOME], **clock.cells, judge=True)
-    counts = _contacts(load_roles(roles).add(cube), groups)
-    answer = in_periods(counts, groups, clock, as_of=as_of(cube))
+    known = load_roles(roles)
+    counts = collect(
+        frame,
+        [*groups, "type", "operation", "by", *OUTCOME],
+        **clock.cells,
+        judge=True,
+        then=lambda cells: _contacts(known.add(cells), groups),
+    )
+    answer = in_periods(counts, groups, clock, as_of=as_of(counts))
     heard = bool(counts["inbound"].sum())
     spread = _spread(counts, groups, clock)
     keyed = (
@@ -213,7 +219,7 @@ def engagement(
         channel_share=ratio(pl.col("attempted"), pl.col("attempted").sum().over("period_start")),
         automated_share=ratio(pl.col("automated"), pl.col("outbound") - pl.col("initiator_unmapped")),
     )
-    return give_back(answer.select(*PERIOD, *groups, small("delivered"), *ENGAGEMENT), frame, as_of(cube))
+    return give_back(answer.select(*PERIOD, *groups, small("delivered"), *ENGAGEMENT), frame, as_of(counts))
 
 
 def contact_hours(

@@ -72,7 +72,7 @@ class Roles:
 
     def _read(self, words: pl.Series, role: str) -> pl.Series:
         meaning = {word: self.of(role, word) for word in words.unique()}
-        return words.replace_strict(meaning, return_dtype=pl.String).alias(role)
+        return words.replace_strict(meaning, return_dtype=pl.Enum(WORDS[role])).alias(role)
 
 
 def load_roles(roles: RoleMap | None = None) -> Roles:
