@@ -1,14 +1,18 @@
 """The one heavy step: any frame of rows becomes a small cube of counts; and the way back.
 
-A question reads a frame once. `collect` counts rows in cells of UTC hours (quarter hours where the zone
-needs them) and the columns asked for, where the data is; the cube that comes back is a small Polars frame, on
-which `in_periods` does zones, weeks and gaps. `give_back` returns an answer as the kind of frame that came.
+A question reads a frame once. `collect` counts rows in cells of time (`Clock.cells`) and the columns asked for,
+where the data is; the cube that comes back is a small Polars frame, which `tally` makes smaller and on which
+`in_periods` does zones, weeks and gaps. `give_back` returns an answer as the kind of frame that came.
 
     groups = group_columns(frame, by, taken=COLUMNS)
     clock = Clock.of(every, tz, calendar)
-    cube = collect(frame, [*groups, "type"], **clock.cells)   # hour, groups…, type, rows, latest
-    cube = load_roles(roles).add(cube)                          # + direction
-    counts = tally(cube, groups, pl.col("rows"), inbound=count(pl.col("direction") == "inbound"))
+    known = load_roles(roles)
+
+    def inbound(cells):                            # hour, groups…, type, rows, latest
+        cells = known.add(cells)                   # + direction
+        return tally(cells, groups, pl.col("rows"), inbound=count(pl.col("direction") == "inbound"))
+
+    counts = collect(frame, [*groups, "type"], **clock.cells, then=inbound)
     answer = in_periods(counts, groups, clock, as_of=as_of(counts))
     return give_back(answer, frame, as_of(counts))
 """

@@ -126,9 +126,10 @@ beyond its usual variation (−87 to +79)
     clock = Clock.of(every, tz, calendar)
     if not isinstance(periods_back, int) or periods_back < 1:
         raise InputError(f"periods_back={periods_back!r} must be a whole number, 1 or more.")
-    # A count may be cut at any hour; rates take whole periods, so whole days do.
-    hourly: Cells = {"step": clock.step, "phases": (0,)}
-    spans = hourly if measure.kind == "count" or every not in APART else clock.cells
+    # A count may be cut at any hour; rates take whole periods, of which days are judged by their hours.
+    spans: Cells = {"step": clock.step, "phases": (0,)}
+    if measure.kind != "count":
+        spans = Clock.of("hour" if every == "day" else every, tz, calendar).cells
     counts, _, moment = cells(frame, measure, groups, spans=spans, roles=roles)
     counts, names = _numbered(counts, groups)
     window = _window(counts["hour"], clock, measure, moment)

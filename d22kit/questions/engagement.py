@@ -26,7 +26,7 @@ from d22kit.questions._cube import (
 )
 from d22kit.questions._outcomes import ADDED, OUTCOME, outcome_counts
 from d22kit.questions._stats import dispersion, ratio_interval
-from d22kit.questions.calendar import QUARTER_US, Calendar, Clock
+from d22kit.questions.calendar import Calendar, Clock
 from d22kit.questions.roles import RoleMap, load_roles
 
 __all__ = ["HoursRule", "contact_hours", "engagement"]
@@ -274,10 +274,11 @@ def contact_hours(
         )
     groups = group_columns(frame, by, (*PERIOD, "small", "first", "last", *HOURS, *ADDED))
     clock = Clock.of(every, rule.zone)
-    step = clock.step if all(edge.minute == 0 for day in rule.hours.values() for edge in day) else QUARTER_US
+    whole = all(edge.minute == 0 for day in rule.hours.values() for edge in day)
+    cells = Clock.of("hour" if whole else "15min", rule.zone).cells
     created = nw.col(schema.CREATED)
     cube = collect(
-        frame, [*groups, "type"], step=step, measures={"first": created.min(), "last": created.max()}
+        frame, [*groups, "type"], **cells, measures={"first": created.min(), "last": created.max()}
     )
     outbound = load_roles(roles).add(cube).filter(pl.col("direction") == "outbound")
     answer = in_periods(_screened(outbound, groups, rule), groups, clock, as_of=as_of(cube), matures=False)

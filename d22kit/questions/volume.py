@@ -90,18 +90,22 @@ def volume(
     """
     groups = group_columns(frame, by, (*VOLUME, "direction"))
     clock = Clock.of(every, tz, calendar)
-    cube = load_roles(roles).add(collect(frame, [*groups, "type"], **clock.cells))
-    direction = pl.col("direction")
-    counts = tally(
-        cube,
-        groups,
-        pl.col("rows"),
-        outbound=count(direction == "outbound"),
-        inbound=count(direction == "inbound"),
-        direction_unmapped=count(direction.is_null()),
+    known, direction = load_roles(roles), pl.col("direction")
+    counts = collect(
+        frame,
+        [*groups, "type"],
+        **clock.cells,
+        then=lambda cells: tally(
+            known.add(cells),
+            groups,
+            pl.col("rows"),
+            outbound=count(direction == "outbound"),
+            inbound=count(direction == "inbound"),
+            direction_unmapped=count(direction.is_null()),
+        ),
     )
-    answer = in_periods(counts, groups, clock, as_of=as_of(cube), fill=fill, matures=False)
-    return give_back(answer.select(*PERIOD, *groups, small("rows"), *VOLUME[4:]), frame, as_of(cube))
+    answer = in_periods(counts, groups, clock, as_of=as_of(counts), fill=fill, matures=False)
+    return give_back(answer.select(*PERIOD, *groups, small("rows"), *VOLUME[4:]), frame, as_of(counts))
 
 
 def heatmap(frame: Frame, *, by: str | Iterable[str] = (), tz: str = "UTC") -> Any:
