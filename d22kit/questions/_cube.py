@@ -86,7 +86,7 @@ def collect(
     reads: Sequence[str] = (),
     derived: dict[str, Any] | None = None,
     measures: dict[str, Any] | None = None,
-    then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+    then: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None,
 ) -> pl.DataFrame:
     """Count a frame's rows in cells: the cube that every question works on.
 
@@ -153,9 +153,10 @@ def collect(
 
     def cells(part: Part) -> pl.DataFrame:
         counted = _tidy(run(_counted(part, spanned, totals)), measures or ())
-        told = tell(counted, part, keys) if judge else counted
+        told = tell(counted, part, keys) if judge else counted.lazy()
         made = then(told) if then else told
-        return made.with_columns(cs.by_dtype(pl.Categorical, pl.Enum, pl.Null).cast(pl.String))
+        words = cs.by_dtype(pl.Categorical, pl.Enum, pl.Null)
+        return made.with_columns(words.cast(pl.String)).collect(engine="streaming")
 
     return pl.concat([cells(part) for part in parts], how="diagonal")
 
@@ -190,10 +191,10 @@ def count(condition: pl.Expr) -> pl.Expr:
     return pl.when(condition).then(pl.col("rows")).otherwise(pl.lit(0, pl.Int64))
 
 
-def tally(cube: pl.DataFrame, groups: Sequence[str], *measures: pl.Expr, **named: pl.Expr) -> pl.DataFrame:
+def tally(cells: pl.LazyFrame, groups: Sequence[str], *measures: pl.Expr, **named: pl.Expr) -> pl.LazyFrame:
     """Sum measures of a cube per hour and group, so that its other keys are gone; `latest` stays."""
-    totals = [pl.col("latest").max(), *(measure.sum() for measure in measures), *(m.sum().alias(name) for name, m in named.items())]
-    return cube.lazy().group_by("hour", *groups).agg(totals).collect()
+    given = [*measures, *(measure.alias(name) for name, measure in named.items())]
+    return cells.group_by("hour", *groups).agg(pl.col("latest").max(), *(each.sum() for each in given))
 
 
 def ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
@@ -237,28 +238,25 @@ def in_periods(
     """
     groups = list(groups)
     measures = [name for name in counts.columns if name not in ("hour", "latest", *groups)]
-    dated = counts.filter(pl.col("hour").is_not_null())
-    combos = dated.select(groups).unique() if groups else None
-    spans = clock.spans(dated["hour"].unique(), fill=fill, groups=1 if combos is None else combos.height)
-    at = dated.with_columns(pl.col("hour").dt.convert_time_zone(clock.zone)).sort("hour")
-    placed = at.join_asof(spans, left_on="hour", right_on="period_start").drop("hour")
-    keys = ["period_start", "period_end", *groups]
-    answer = placed.group_by(keys).agg(pl.col(measures).sum())
+    dated = pl.col("hour").is_not_null()
+    combos = counts.filter(dated).select(groups).unique() if groups else None
+    cells = counts["hour"].drop_nulls().unique().sort()
+    spans = clock.spans(cells, fill=fill, groups=1 if combos is None else combos.height)
+    local = cells.to_frame().with_columns(local=pl.col("hour").dt.convert_time_zone(clock.zone))
+    places = local.join_asof(spans, left_on="local", right_on="period_start").drop("local").lazy()
+    keys, total = ["period_start", "period_end", *groups], pl.col(measures).sum()
+    answer = counts.lazy().join(places, on="hour").group_by(keys).agg(total)
     if fill:
         grid = spans if combos is None else spans.join(combos, how="cross")
-        answer = grid.join(answer, on=keys, how="left", nulls_equal=True).with_columns(
-            pl.col(measures).fill_null(0)
-        )
+        answer = grid.lazy().join(answer, on=keys, how="left", nulls_equal=True)
+        answer = answer.with_columns(pl.col(measures).fill_null(0))
     answer = answer.with_columns(period_state=_state(as_of, matures))
-    lost = counts.filter(pl.col("hour").is_null())
-    if lost.height:
-        undated = (
-            lost.group_by(groups).agg(pl.col(measures).sum())
-            if groups
-            else lost.select(pl.col(measures).sum())
-        )
+    if counts["hour"].null_count():
+        lost = counts.lazy().filter(~dated)
+        undated = lost.group_by(groups).agg(total) if groups else lost.select(total)
         answer = pl.concat([answer, undated.with_columns(period_state=pl.lit("undated"))], how="diagonal")
-    return answer.select(*PERIOD, *groups, *measures).sort("period_start", *groups, nulls_last=True)
+    ordered = answer.select(*PERIOD, *groups, *measures).sort("period_start", *groups, nulls_last=True)
+    return ordered.collect(engine="streaming")
 
 
 def _state(as_of: datetime | None, matures: bool) -> pl.Expr:

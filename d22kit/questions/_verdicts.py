@@ -109,23 +109,24 @@ def _groups(keys: Sequence[str]) -> list[str]:
     return [key for key in keys if key not in KEYS or list(keys).count(key) > 1]
 
 
-def tell(cells: pl.DataFrame, part: Part, keys: Sequence[str]) -> pl.DataFrame:
+def tell(cells: pl.DataFrame, part: Part, keys: Sequence[str]) -> pl.LazyFrame:
     """Put verdicts in place of their numbers, or of the outcome columns that are no groups."""
     if part.verdicts is not None:
         verdicts = part.verdicts.with_columns(pl.col(RESULT).cast(pl.Categorical))
-        return cells.join(verdicts, on=_VERDICT, how="left").drop(_VERDICT)
+        return cells.lazy().join(verdicts.lazy(), on=_VERDICT, how="left").drop(_VERDICT)
     spent = set(KEYS).intersection(cells.columns).difference(_groups(keys))
-    return with_outcomes(cells).drop(spent)
+    return with_outcomes(cells.lazy()).drop(spent)
 
 
-def with_outcomes(cube: pl.DataFrame) -> pl.DataFrame:
+def with_outcomes(cells: pl.LazyFrame) -> pl.LazyFrame:
     """Add `delivery_state`, `bounce_category` and `bounce_permanence` to cells that have the outcome columns.
 
     Each distinct outcome is read once and joined back. A code or text that was left out is null.
     """
-    held = [key for key in KEYS if key in cube.columns]
-    cases = cube.select(held).unique()
+    columns = cells.collect_schema()
+    held = [key for key in KEYS if key in columns]
+    cases = cells.select(held).unique().collect()
     left_out = [pl.lit(None, pl.String).alias(name) for name in KEYS if name not in held]
     known = classify_distinct(cases.with_columns(left_out).with_columns(pl.col(KEYS).cast(pl.String)))
     told = cases.with_columns(known.select(pl.col(RESULT).cast(pl.Categorical)))
-    return cube.join(told, on=held, how="left", nulls_equal=True)
+    return cells.join(told.lazy(), on=held, how="left", nulls_equal=True)

@@ -277,10 +277,15 @@ def contact_hours(
     whole = all(edge.minute == 0 for day in rule.hours.values() for edge in day)
     cells = Clock.of("hour" if whole else "15min", rule.zone).cells
     created = nw.col(schema.CREATED)
+    known = load_roles(roles)
     cube = collect(
-        frame, [*groups, "type"], **cells, measures={"first": created.min(), "last": created.max()}
+        frame,
+        [*groups, "type"],
+        **cells,
+        measures={"first": created.min(), "last": created.max()},
+        then=known.add,
     )
-    outbound = load_roles(roles).add(cube).filter(pl.col("direction") == "outbound")
+    outbound = cube.filter(pl.col("direction") == "outbound")
     answer = in_periods(_screened(outbound, groups, rule), groups, clock, as_of=as_of(cube), matures=False)
     answer = answer.join(
         _extremes(outbound, groups, clock), on=["period_start", *groups], how="left", nulls_equal=True
@@ -295,10 +300,10 @@ def contact_hours(
     return give_back(ordered.sort("period_start", *groups, nulls_last=True), frame, as_of(cube))
 
 
-def _contacts(cube: pl.DataFrame, groups: list[str]) -> pl.DataFrame:
+def _contacts(cells: pl.LazyFrame, groups: list[str]) -> pl.LazyFrame:
     outbound, initiator = pl.col("direction") == "outbound", pl.col("initiator")
     return tally(
-        cube,
+        cells,
         groups,
         *outcome_counts(("attempted", "delivered", "read_receipts")),
         inbound=count(pl.col("direction") == "inbound"),
@@ -336,14 +341,15 @@ def _screened(outbound: pl.DataFrame, groups: list[str], rule: HoursRule) -> pl.
         for day, (first, last) in rule.hours.items()
     ]
     inside = pl.any_horizontal(allowed) if allowed else pl.lit(False)
-    return tally(
-        outbound,
+    counts = tally(
+        outbound.lazy(),
         groups,
         outbound=pl.col("rows"),
         inside=count(inside),
         outside_hours=count(on_day & ~inside),
         outside_days=count(~on_day),
     )
+    return counts.collect()
 
 
 def _extremes(outbound: pl.DataFrame, groups: list[str], clock: Clock) -> pl.DataFrame:

@@ -56,23 +56,25 @@ class Roles:
         meanings: Mapping[str, str] = getattr(self, role)
         return meanings.get(fold(word))
 
-    def add(self, cube: pl.DataFrame) -> pl.DataFrame:
+    def add(self, cells: pl.LazyFrame) -> pl.LazyFrame:
         """Add `direction`, `attempted` and `initiator` to a cube, as far as it has the columns they need.
 
         Unmapped is null everywhere. `attempted` is true for an outbound row whose operation sends, false for
         an inbound row or an operation that does not send, and null where that cannot be decided.
         """
-        for role, column in SOURCE.items():
-            if column in cube.columns:
-                cube = cube.with_columns(self._read(cube[column], role))
-        if "attempt" not in cube.columns or "direction" not in cube.columns:
-            return cube.drop("attempt", strict=False)
+        held = cells.collect_schema()
+        given = {role: column for role, column in SOURCE.items() if column in held}
+        words = cells.select(pl.col(column).unique().implode() for column in set(given.values())).collect()
+        roles = [self._read(column, words[column].item(), role) for role, column in given.items()]
+        cells = cells.with_columns(roles)
+        if "attempt" not in given or "direction" not in given:
+            return cells.drop("attempt", strict=False)
         outbound, sends = pl.col("direction") == "outbound", pl.col("attempt") == "yes"
-        return cube.with_columns(attempted=outbound & sends).drop("attempt")
+        return cells.with_columns(attempted=outbound & sends).drop("attempt")
 
-    def _read(self, words: pl.Series, role: str) -> pl.Series:
-        meaning = {word: self.of(role, word) for word in words.unique()}
-        return words.replace_strict(meaning, return_dtype=pl.Enum(WORDS[role])).alias(role)
+    def _read(self, column: str, words: pl.Series, role: str) -> pl.Expr:
+        meaning = {word: self.of(role, word) for word in words}
+        return pl.col(column).replace_strict(meaning, return_dtype=pl.Enum(WORDS[role])).alias(role)
 
 
 def load_roles(roles: RoleMap | None = None) -> Roles:
