@@ -141,24 +141,37 @@ def taken(metric: Metric) -> tuple[str, ...]:
 
 
 def cells(
-    frame: Any, metric: Metric, groups: Sequence[str], *, spans: Cells, roles: RoleMap | None
+    frame: Any,
+    metric: Metric,
+    groups: Sequence[str],
+    *,
+    spans: Cells,
+    roles: RoleMap | None,
+    by_cause: bool = True,
 ) -> tuple[pl.DataFrame, pl.DataFrame | None, datetime | None]:
     """Count a metric where the data is.
+
+    Parameters
+    ----------
+    by_cause
+        Whether the events of a metric of failures are wanted by cause as well.
 
     Returns
     -------
     tuple
-        `hour`, the groups, `events`, `n` and `open` (attempts whose outcome is not known yet); the events of
-        a metric of failures by `cause`, else None; and the moment the frame speaks of. Rows without
-        `created_at` are left out. Where no row at all maps to inbound, its events are not a number, rather than 0.
+        `hour`, the groups, `events`, `n` and `open` (attempts whose outcome is not known yet); the events by
+        `cause`, or None; and the moment the frame speaks of. Rows without `created_at` are left out. Where no row
+        at all maps to inbound, its events are not a number, rather than 0.
     """
+    failures = metric.events in ("bounced", "bounced_hard", "failed")
+    kept = [*groups, "bounce_category"] if failures and by_cause else groups
     if metric.kind == "count":
         cube = _cube.collect(frame, groups, **spans)
         cube = cube.with_columns(events="rows", n="rows", open=pl.col("rows") * 0)
     else:
-        cube = _outcomes(frame, groups, metric, spans, roles)
+        cube = _outcomes(frame, groups, kept, metric, spans, roles)
     causes = None
-    if metric.events in ("bounced", "bounced_hard", "failed"):
+    if kept != groups:
         causes = _sums(cube.rename({"bounce_category": "cause"}), [*groups, "cause"], ["events"])
     counts = _sums(cube, groups, ["events", "n", "open"])
     if metric.kind == "ratio" and not counts["events"].sum():
@@ -172,7 +185,12 @@ def _sums(tallied: pl.DataFrame, groups: Sequence[str], counts: list[str]) -> pl
 
 
 def _outcomes(
-    frame: Any, groups: Sequence[str], metric: Metric, spans: Cells, roles: RoleMap | None
+    frame: Any,
+    groups: Sequence[str],
+    kept: Sequence[str],
+    metric: Metric,
+    spans: Cells,
+    roles: RoleMap | None,
 ) -> pl.DataFrame:
     known = load_roles(roles)
     inbound = pl.col("direction") == "inbound"
@@ -183,11 +201,7 @@ def _outcomes(
         [*groups, "type", "operation", *OUTCOME],
         judge=True,
         then=lambda cells: _cube.tally(
-            known.add(cells),
-            [*groups, "bounce_category"],
-            events=events,
-            n=n,
-            open=pl.sum_horizontal(still_open),
+            known.add(cells), kept, events=events, n=n, open=pl.sum_horizontal(still_open)
         ),
         **spans,
     )

@@ -130,7 +130,7 @@ beyond its usual variation (−87 to +79)
     spans: Cells = {"step": clock.step, "phases": (0,)}
     if measure.kind != "count":
         spans = Clock.of("hour" if every == "day" else every, tz, calendar).cells
-    counts, _, moment = cells(frame, measure, groups, spans=spans, roles=roles)
+    counts, _, moment = cells(frame, measure, groups, spans=spans, roles=roles, by_cause=False)
     counts, names = _numbered(counts, groups)
     window = _window(counts["hour"], clock, measure, moment)
     starts = _starts(window, clock, range(HISTORY + periods_back + 1))
