@@ -316,18 +316,24 @@ def worklist(frame: Frame, *, permanence: str = "hard") -> Any:
     newest = known.cast(pl.Datetime("us", "UTC")).item()
     unsettled = rows.filter(~nw.col("delivery_status").is_in(SETTLED).fill_null(False))
     # Judged where the rows are, so that only those to be listed are collected.
-    judged = nw.from_native(attach(unsettled.to_native(), KEYS, RESULT, classify_distinct))
+    judged = nw.from_native(attach(unsettled.to_native(), KEYS, RESULT, _in_few_bytes))
     wanted = judged.filter(
         nw.col("delivery_state").is_in(("bounced", "failed")), nw.col("bounce_permanence") == permanence
     )
-    answer = run(wanted.select(schema.KEY, "platform", *RESULT[1:], schema.VERSION)).select(
+    found = run(wanted.select(schema.KEY, "platform", *RESULT[1:], schema.VERSION))
+    found = found.sort(schema.VERSION, schema.KEY, descending=[True, False])
+    answer = found.select(
         schema.KEY,
         pl.col("platform").cast(pl.String),
-        category="bounce_category",
-        permanence="bounce_permanence",
+        category=pl.col("bounce_category").cast(pl.String),
+        permanence=pl.col("bounce_permanence").cast(pl.String),
         last_seen=pl.col(schema.VERSION).cast(pl.Datetime("us", "UTC")),
     )
-    return give_back(answer.sort("last_seen", schema.KEY, descending=[True, False]), frame, newest)
+    return give_back(answer, frame, newest)
+
+
+def _in_few_bytes(distinct: pl.DataFrame) -> pl.DataFrame:
+    return classify_distinct(distinct).with_columns(pl.col(RESULT).cast(pl.Categorical))
 
 
 def _shares() -> list[pl.Expr]:
