@@ -812,6 +812,43 @@ def test_every_local_day_begins_with_a_cell(zone: str) -> None:
     assert len(cells["phases"]) <= 4
 
 
+@pytest.mark.parametrize(
+    "zone",
+    [
+        *ZONES,
+        "America/St_Johns",  # moved its clocks a minute past midnight
+        "Asia/Kolkata",
+        "Asia/Pyongyang",
+        "Asia/Tehran",
+        "Pacific/Chatham",  # moves them within its hour
+    ],
+)
+def test_every_local_hour_begins_with_a_cell_and_few_others_do(zone: str) -> None:
+    clock = Clock.of("hour", zone)
+    ends = pl.Series([datetime(1975, 1, 1, tzinfo=UTC), datetime(2050, 1, 1, tzinfo=UTC)])
+    begins = clock.spans(ends.cast(pl.Datetime("us", "UTC")), fill=True)["period_start"].dt.timestamp("us")
+    step, phases = clock.cells["step"], clock.cells["phases"]
+    assert step == timedelta(hours=1) // timedelta(microseconds=1)
+    cut = begins.to_frame().select(pl.any_horizontal((pl.first() + phase) % step == 0 for phase in phases))
+    assert cut.to_series().all()
+    assert len(phases) <= 2
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Chatham"])
+def test_hours_off_the_whole_hour_are_sums_of_their_quarters(zone: str) -> None:
+    frame = around_clock_changes()
+    quarters = delivery(frame, by="platform", every="15min", tz=zone).sort("period_start")
+    hours = delivery(frame, by="platform", every="hour", tz=zone).sort("period_start")
+    sums = quarters.select("period_start", "platform", "attempted", "attempt_unmapped").join_asof(
+        hours.select("period_start").unique().sort("period_start").with_columns(hour="period_start"),
+        on="period_start",
+    )
+    expected = sums.group_by(period_start="hour", platform="platform").agg(
+        pl.col("attempted", "attempt_unmapped").sum()
+    )
+    assert_frame_equal(hours.select(expected.columns), expected, check_row_order=False)
+
+
 def test_a_stray_timestamp_is_refused_with_its_years_and_answered_without_filling() -> None:
     stray = datetime(1970, 1, 1, tzinfo=UTC)
     frame = rows(

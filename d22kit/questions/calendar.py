@@ -160,7 +160,7 @@ class Clock:
 
     @property
     def step(self) -> int:
-        """Microseconds of the cells to count in, so that every period is a sum of whole cells."""
+        """The longest that a local hour, cut at multiples of it in UTC, is a whole number of; in microseconds."""
         return QUARTER_US if self.every == "15min" or not _whole_hours(self.zone) else HOUR_US
 
     @property
