@@ -151,8 +151,9 @@ def audit(
         Bounds of `updated_at`, half-open, to compare no more than these.
     repair
         None only compares. `"missing"` walks the windows that differ again, and stores what is missing or
-        newer. `"all"` also removes rows that the service no longer has, in a version of their own. To be sure
-        that none of them only moved on, it walks the whole range again as soon as any window differs.
+        newer. `"all"` also removes rows that the service no longer has, in a version of their own, the latest
+        past the watermark too. To be sure that none of them only moved on, it walks the whole range again as
+        soon as any window differs.
     max_deletes
         Where more rows than this are gone, none is removed, and the report says so.
 
@@ -191,7 +192,7 @@ def audit(
             with store.writing():
                 run = _Audit(Store.open(data), service, cancelled)
                 run.compare(*bounds)
-                run.repair(everything=repair == "all", max_deletes=max_deletes)
+                run.repair(everything=repair == "all", until=bounds[1], max_deletes=max_deletes)
         report = run.report(time.monotonic() - begun)
         if bounds == (None, None):
             _remember(store, report, service.now())
@@ -240,14 +241,16 @@ class _Audit:
             equal = [w for w in self.compared if not w.differs]
             self.compared = sorted(equal + again, key=lambda w: w.since)
 
-    def repair(self, *, everything: bool, max_deletes: int) -> None:
+    def repair(self, *, everything: bool, until: datetime | None, max_deletes: int) -> None:
         """Walk windows again and store what is missing; remove what is gone, where asked to."""
-        doubtful = [w for w in self.compared if w.differs or (everything and w.unclear)]
-        if not doubtful:
-            return
         begun = self.service.now()
-        for part in _parts(self.compared if everything else doubtful):
-            self._walk_again(part)
+        if everything:
+            # Past the watermark no total is compared: what was not met there when looking for changes may be gone.
+            end = self.compared[-1].until
+            self.gone = self.held.rows(end, max(end, until or NEVER)).collect()
+        if doubtful := [w for w in self.compared if w.differs or (everything and w.unclear)]:
+            for part in _parts(self.compared if everything else doubtful):
+                self._walk_again(part)
         if everything and self.gone.height:
             self._find_moved(begun)
         if everything and 0 < self.gone.height <= max_deletes:
@@ -309,7 +312,7 @@ class _Audit:
         return AuditReport(
             data=self.store.root,
             service=self.store.owner,
-            equal=gone == self.removed if self.walked else not differences,
+            equal=gone == self.removed if self.walked or gone else not differences,
             since=since,
             until=until,
             windows=len(self.compared),

@@ -123,6 +123,19 @@ def test_rows_deleted_at_the_service_go_only_when_asked(lender: Simulation, tmp_
     assert d22kit.audit(lender.endpoint, tmp_path).equal
 
 
+def test_rows_deleted_past_the_watermark_go_too(lender: Simulation, tmp_path: Path) -> None:
+    lender.tick(hours=0.1, inserts=60)
+    mark = d22kit.sync(lender.endpoint, tmp_path).watermark
+    late = lender.truth().filter(pl.col(VERSION) >= mark)
+    become(lender, lender.truth().filter(~pl.col(KEY).is_in(late[KEY][::2].implode())))
+    report = d22kit.audit(lender.endpoint, tmp_path, repair="all", until=mark)
+    assert (report.equal, report.gone) == (True, 0)
+    report = d22kit.audit(lender.endpoint, tmp_path, repair="all")
+    assert (report.equal, report.gone, report.removed) == (True, *[late[::2].height] * 2)
+    assert late.height > 1
+    assert_equal(tmp_path, lender)
+
+
 def test_a_row_that_moved_into_a_window_of_equal_number_is_kept(lender: Simulation, tmp_path: Path) -> None:
     early, late = settled(lender).sort(VERSION)[100], settled(lender).sort(VERSION)[600]
     moved = early.with_columns(late[VERSION] + timedelta(milliseconds=1))
