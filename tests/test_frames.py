@@ -69,6 +69,13 @@ def test_a_number_where_text_is_declared_keeps_its_letters(value: object) -> Non
     assert read(one(delivery_status={"code": value}))["delivery_code"] == json.dumps(value)
 
 
+@pytest.mark.parametrize("beside", [b"", b',"x":1'])
+@pytest.mark.parametrize("digits", [b"0", b"-0", b"-0.0", b"1.50", b"1e400"])
+def test_a_number_keeps_its_letters_whatever_its_page_holds(digits: bytes, beside: bytes) -> None:
+    page = parse(b'[{"public_id":"a","updated_at":"2026-05-17","status": %s%s}]' % (digits, beside))
+    assert page.frame["status"].to_list() == [digits.decode()]
+
+
 @pytest.mark.parametrize("delivery", [None, {}, {"status": None}])
 def test_an_empty_delivery_status_is_null(delivery: object) -> None:
     row = read(one(delivery_status=delivery))
