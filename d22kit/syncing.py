@@ -224,9 +224,8 @@ class _Run:
     counts: Counts = field(default_factory=Counts)
     pages: int = 0
     unknown: set[str] = field(default_factory=set)
-    fresh: list[Parsed] = field(default_factory=list)
+    fresh: list[tuple[Parsed | None, tuple[Window, ...]]] = field(default_factory=list)
     planned: dict[int, Window] = field(default_factory=dict)
-    moved: dict[int, Window] = field(default_factory=dict)
     staged: list[Batch] = field(default_factory=list)
     beyond: bool = False
     interrupted: bool = False
@@ -291,10 +290,12 @@ class _Run:
             )
             for step in steps:
                 whole = whole and (workers == 1 or len(step.windows) == 1)
-                self.moved |= {window.id: window for window in step.windows}
                 self.beyond |= any(w.until == FOREVER and _passed(w) for w in step.windows)
-                if step.rows is not None:
-                    self._receive(parse(step.rows, step.request_id))
+                page = None if step.rows is None else parse(step.rows, step.request_id)
+                # In one: a Ctrl-C may come after any call, and no window may move past rows that are not at hand.
+                self.fresh.append((page, step.windows))
+                if page is not None:
+                    self._tell(page)
                 if len(self.fresh) >= STAGE_PAGES:
                     self._stage()
                 if sum(batch.height for batch in self.staged) >= COMMIT_ROWS:
@@ -321,33 +322,39 @@ class _Run:
         self._commit()
         self._settle()
 
-    def _receive(self, page: Parsed) -> None:
-        self.fresh.append(page)
+    def _tell(self, page: Parsed) -> None:
         self.pages += 1
         for name in sorted(page.unknown - self.unknown):
             log.warning("The service sends a new field, %s; its values are kept in the column extra.", name)
         self.unknown |= page.unknown
-        self.bar.page(page.frame.height, self.moved.values(), self.service.stats.retries)
+        self.bar.page(page.frame.height, self._moved().values(), self.service.stats.retries)
+
+    def _moved(self) -> dict[int, Window]:
+        return {window.id: window for _, windows in self.fresh for window in windows}
 
     def _stage(self) -> None:
         """Make the pages at hand durable."""
-        if not self.fresh and not self.moved:
+        if not self.fresh:
             return
-        rows = pl.concat([page.frame for page in self.fresh]) if self.fresh else STORED.to_frame()
-        quarantined = tuple(row for page in self.fresh for row in page.quarantined)
+        pages = [page for page, _ in self.fresh if page is not None]
+        rows = pl.concat([page.frame for page in pages]) if pages else STORED.to_frame()
+        quarantined = tuple(row for page in pages for row in page.quarantined)
         # The first batch of a plan carries all of it: a kill may come before the first commit.
-        windows = tuple((self.planned | self.moved).values())
+        windows = tuple((self.planned | self._moved()).values())
         batch = Batch(rows, quarantined, windows, self.state.claim, self.state.floor)
         self.staged.append(self.staging.put(batch))
-        self.fresh, self.planned, self.moved = [], {}, {}
+        self.fresh, self.planned = [], {}
 
     def _commit(self) -> None:
         """Make what is staged one version, while the walk goes on; one at a time."""
         self._settle()
         if self.staged:
             self.state = reduce(_after, self.staged, self.state)
-            self.committing = self.committer.submit(self._make_version, self.staged, self.state)
-            self.staged = []
+            under_way = self.committer.submit(self._make_version, self.staged, self.state)
+            self.committing, self.staged = (
+                under_way,
+                [],
+            )  # in one: what is settled must not be committed again
 
     def _settle(self) -> None:
         """Wait for the version under way."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import polars as pl
 import pytest
@@ -24,6 +28,7 @@ from d22kit.errors import (
     StoreLockedError,
     StoreMismatchError,
 )
+from d22kit.frames import Parsed, parse
 from d22kit.schema import KEY
 from d22kit.simulator import Simulation, refuse, simulate
 from d22kit.store import Store
@@ -124,6 +129,61 @@ def test_an_interrupted_sync_keeps_what_it_has_and_goes_on(tmp_path: Path) -> No
         report = d22kit.sync(service.endpoint, tmp_path, workers=1)
         assert report.new == 3_000
         assert_equal(tmp_path, service)
+
+
+@pytest.fixture(scope="module")
+def backfill() -> Iterator[Simulation]:
+    with simulate(12_000) as service:
+        yield service
+
+
+@pytest.mark.parametrize("part", [n / 6 for n in range(6)])
+def test_a_ctrl_c_between_any_two_lines_loses_no_row(
+    backfill: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: float
+) -> None:
+    monkeypatch.setattr("d22kit.syncing.COMMIT_ROWS", 3_000)
+    met, at = 0, -1
+
+    def lines(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal met
+        if not frame.f_code.co_qualname.startswith(("_Run._", "Staging.")):
+            return None
+        met += event == "line"
+        if met == at:
+            raise KeyboardInterrupt
+        return lines
+
+    def traced_sync(data: Path) -> None:
+        sys.settrace(lines)
+        try:
+            d22kit.sync(backfill.endpoint, data)
+        finally:
+            sys.settrace(None)
+
+    traced_sync(tmp_path / "whole")
+    at, met = int(met * part) + 1, 0
+    with suppress(KeyboardInterrupt):
+        traced_sync(tmp_path / "cut")
+    d22kit.sync(backfill.endpoint, tmp_path / "cut")
+    assert_equal(tmp_path / "cut", backfill)
+
+
+def test_a_ctrl_c_while_a_page_is_read_loses_no_row(
+    backfill: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = iter(range(12))
+
+    def interrupt(rows: bytes, request_id: str | None) -> Parsed:
+        if next(read) == 5:
+            raise KeyboardInterrupt
+        return parse(rows, request_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("d22kit.syncing.parse", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            d22kit.sync(backfill.endpoint, tmp_path)
+    d22kit.sync(backfill.endpoint, tmp_path)
+    assert_equal(tmp_path, backfill)
 
 
 def test_odd_rows_are_quarantined_named_and_met_again(simulation: Start, tmp_path: Path) -> None:
