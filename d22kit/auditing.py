@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -24,7 +24,7 @@ from d22kit.schema import KEY, STORED, VERSION
 from d22kit.snapshots import LAST_AUDIT
 from d22kit.state import NEVER
 from d22kit.store import Store
-from d22kit.syncing import COMMIT_ROWS
+from d22kit.syncing import AHEAD, COMMIT_ROWS
 from d22kit.times import TimeLike, iso, span
 from d22kit.totals import Bounds, Compared, Holdings, Totals, window
 from d22kit.windows import Interval, Window, add, missing
@@ -269,8 +269,9 @@ class _Audit:
         """Meet the rows that moved on: to where nothing was walked, or during the walk."""
         first = self.gone[VERSION].min()
         assert isinstance(first, datetime)
-        rest = [window((a or first, b), i) for i, (a, b) in enumerate(missing(self.walked, (first, NEVER)))]
-        for plan, workers in ((rest, WORKERS), ([window((begun - LATE, NEVER))], 1)):
+        gaps = missing(self.walked, (first, NEVER))
+        rest = [self._window((a or first, b), i) for i, (a, b) in enumerate(gaps)]
+        for plan, workers in ((rest, WORKERS), ([self._window((begun - LATE, NEVER))], 1)):
             for batch in self._batches(plan, workers):
                 self._keep(Parsed(batch.frame.join(self.gone, on=KEY, how="semi", maintain_order="left")))
 
@@ -282,8 +283,13 @@ class _Audit:
     def _changed(self) -> pl.Series:
         """Return the keys of all rows that changed after what the store covers."""
         start = self.state.claim or self.state.covered[-1][1]
-        keys = [page.frame[KEY] for page in self._pages([window((start, NEVER))], workers=1)]
+        keys = [page.frame[KEY] for page in self._pages([self._window((start, NEVER))], workers=1)]
         return pl.concat(keys).unique() if keys else self.gone[KEY]
+
+    def _window(self, bounds: Bounds, id: int = 0) -> Window:
+        """Return a window; one without an end is over where no row can be, or a narrowed walk would go on for ages."""
+        last = max(self.service.now() + AHEAD, self.held.end)
+        return window(bounds, id) if bounds[1] < NEVER else replace(window(bounds, id), stop=last)
 
     def _met(self, bounds: Bounds) -> int:
         pages = self._pages([window(bounds)], workers=1)

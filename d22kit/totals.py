@@ -93,6 +93,12 @@ class Holdings:
         self.changed = pl.Series(KEY, [], pl.String)
         """Keys that changed at the service since; they count nowhere."""
 
+    @property
+    def end(self) -> datetime:
+        """The end of the last day that has rows."""
+        days = [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in self._live[PARTITION].unique()]
+        return max([EPOCH, *days]) + timedelta(days=1)
+
     def windows(
         self, covered: Sequence[Interval], since: datetime | None, until: datetime | None
     ) -> list[Bounds]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +20,7 @@ from d22kit.cli import main
 from d22kit.commits import remove_keys
 from d22kit.errors import InputError, ProtocolError, StoreLockedError, StoreMismatchError, StoreNotFoundError
 from d22kit.schema import KEY, VERSION
-from d22kit.simulator import Simulation, server
+from d22kit.simulator import Simulation, refuse, server
 from d22kit.simulator.index import index
 from d22kit.store import Store
 
@@ -179,6 +179,27 @@ def test_capped_totals_are_halved(
     report = d22kit.audit(lender.endpoint, tmp_path)
     assert (report.missing, report.surplus) == (10, 0)
     assert report.windows > days
+
+
+def test_a_service_that_takes_only_short_ranges_is_asked_no_further_than_rows_can_be(
+    simulation: Start, month: pl.DataFrame, tmp_path: Path
+) -> None:
+    def too_wide(_: int, request: Request) -> Response | None:
+        query = request.query_params
+        ends = [datetime.fromisoformat(query[name]) for name in ("since", "until") if name in query]
+        wide = len(ends) == 2 and ends[1] - ends[0] > timedelta(days=20)
+        return refuse(504, "Gateway Timeout") if wide and started else None
+
+    started = False
+    service = simulation(month, hook=too_wide)
+    d22kit.sync(service.endpoint, tmp_path)
+    started = True
+    service.tick(**QUIET, deletes=5)
+    assert d22kit.audit(
+        service.endpoint, tmp_path, since=service.now - timedelta(days=60), repair="all"
+    ).equal
+    assert_equal(tmp_path, service)
+    assert service.requests["page"] < 1_000
 
 
 def test_a_moment_too_crowded_to_count_is_walked(
