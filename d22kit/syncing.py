@@ -351,10 +351,8 @@ class _Run:
         if self.staged:
             self.state = reduce(_after, self.staged, self.state)
             under_way = self.committer.submit(self._make_version, self.staged, self.state)
-            self.committing, self.staged = (
-                under_way,
-                [],
-            )  # in one: what is settled must not be committed again
+            # In one, or a Ctrl-C between them would have it committed twice.
+            self.committing, self.staged = under_way, []
 
     def _settle(self) -> None:
         """Wait for the version under way."""
