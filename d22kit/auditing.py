@@ -209,7 +209,7 @@ def _remember(store: Store, report: AuditReport, when: datetime) -> None:
 
 @dataclass
 class _Audit:
-    """One audit under way: the windows compared, and stored rows of walked ones that were not met."""
+    """One audit under way: windows compared, stored rows of walked ones that were not met, older ones that were."""
 
     store: Store
     service: Service
@@ -217,6 +217,7 @@ class _Audit:
     compared: list[Compared] = field(default_factory=list)
     walked: tuple[Interval, ...] = ()
     gone: pl.DataFrame = field(default_factory=lambda: STORED.to_frame().select(KEY, VERSION))
+    older: list[pl.DataFrame] = field(default_factory=list)
     fetched: int = 0
     removed: int = 0
 
@@ -255,6 +256,8 @@ class _Audit:
             self._find_moved(begun)
         if everything and 0 < self.gone.height <= max_deletes:
             self.removed = remove_keys(self.store, self.gone[KEY], self.state).removed
+            for rows in self.older:
+                self._store(Parsed(rows.join(self.gone, on=KEY, how="semi", maintain_order="left")))
 
     def _walk_again(self, part: Sequence[Compared]) -> None:
         bounds = [(w.since, w.until) for w in part]
@@ -276,7 +279,14 @@ class _Audit:
                 self._keep(Parsed(batch.frame.join(self.gone, on=KEY, how="semi", maintain_order="left")))
 
     def _keep(self, batch: Parsed) -> None:
-        self.gone = self.gone.join(batch.frame, on=KEY, how="anti")
+        met = batch.frame.group_by(KEY).agg(met=pl.col(VERSION).max())
+        before = self.gone.join(met, on=KEY, how="left")
+        self.gone = before.filter(~(pl.col("met") >= pl.col(VERSION)).fill_null(False)).select(KEY, VERSION)
+        # Where the service lost the newer of two rows of a key, the older takes its place once that is removed.
+        self.older.append(batch.frame.join(self.gone, on=KEY, how="semi", maintain_order="left"))
+        self._store(batch)
+
+    def _store(self, batch: Parsed) -> None:
         counts = commit_rows(self.store, batch.frame, batch.quarantined, self.state, act="audit")
         self.fetched += counts.new + counts.updated
 

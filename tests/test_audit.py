@@ -136,6 +136,18 @@ def test_rows_deleted_past_the_watermark_go_too(lender: Simulation, tmp_path: Pa
     assert_equal(tmp_path, lender)
 
 
+def test_an_older_row_takes_the_place_of_a_newer_one_that_is_gone(lender: Simulation, tmp_path: Path) -> None:
+    newer = settled(lender).sort(VERSION)[600]
+    older = newer.with_columns(pl.col(VERSION) - timedelta(days=30), status=pl.lit("OLDER"))
+    d22kit.sync(lender.endpoint, tmp_path)
+    become(
+        lender, pl.concat([lender.truth().join(newer, on=KEY, how="anti"), older.cast(lender.truth().schema)])
+    )
+    report = d22kit.audit(lender.endpoint, tmp_path, repair="all")
+    assert (report.equal, report.gone, report.removed, report.fetched) == (True, 1, 1, 1)
+    assert_equal(tmp_path, lender)
+
+
 def test_a_row_that_moved_into_a_window_of_equal_number_is_kept(lender: Simulation, tmp_path: Path) -> None:
     early, late = settled(lender).sort(VERSION)[100], settled(lender).sort(VERSION)[600]
     moved = early.with_columns(late[VERSION] + timedelta(milliseconds=1))
