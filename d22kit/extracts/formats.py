@@ -67,7 +67,8 @@ def write_parquet(target: Path, batches: Batches, unit: str, said: Said) -> None
         # Rows are in the order of time: bounds of anything else prune little, and cost a fifth of the writing.
         write_statistics=[name for name in (CREATED, VERSION) if name in deltas],
         store_schema=False,
-        max_rows_per_page=2 * GROUP,  # pages of few rows cost time and bytes
+        max_rows_per_page=2 * GROUP,  # pages, and strokes, of few rows cost time and bytes
+        write_batch_size=2 * GROUP,
     ) as writer:
         for rows in chain([first], groups):
             writer.write_table(rows, row_group_size=2 * GROUP)
