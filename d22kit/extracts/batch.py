@@ -61,7 +61,7 @@ class Batch:
         firsts = (same[_ROW] == row).arg_true()
         places = pl.zeros(len(row), pl.UInt32, eager=True).scatter(firsts, row.head(len(firsts)))
         counts, cell = same["len"].gather(firsts), places.gather(same[_ROW])
-        cells = rows.select(words)[firsts].cast(pl.String)
+        cells = rows.select(pl.col(words).gather(firsts).cast(pl.String))
         return cls(columns, rows.drop(words), cells, counts, cell)
 
     def __len__(self) -> int:
