@@ -49,6 +49,7 @@ _FORMAT, _OWNER = "d22kit.format", "d22kit.owner"
 _SETTINGS = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.deletedFileRetentionDuration": "interval 30 days",
+    "delta.checkpointInterval": "25",  # every commit reads the entries since: 100, the default, cost more of everything
 }
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
