@@ -217,7 +217,7 @@ class _Audit:
     compared: list[Compared] = field(default_factory=list)
     walked: tuple[Interval, ...] = ()
     gone: pl.DataFrame = field(default_factory=lambda: STORED.to_frame().select(KEY, VERSION))
-    older: list[pl.DataFrame] = field(default_factory=list)
+    older: pl.DataFrame = field(default_factory=STORED.to_frame)
     fetched: int = 0
     removed: int = 0
 
@@ -256,8 +256,7 @@ class _Audit:
             self._find_moved(begun)
         if everything and 0 < self.gone.height <= max_deletes:
             self.removed = remove_keys(self.store, self.gone[KEY], self.state).removed
-            for rows in self.older:
-                self._store(Parsed(rows.join(self.gone, on=KEY, how="semi", maintain_order="left")))
+            self._store(Parsed(self.older.join(self.gone, on=KEY, how="semi", maintain_order="left")))
 
     def _walk_again(self, part: Sequence[Compared]) -> None:
         bounds = [(w.since, w.until) for w in part]
@@ -279,11 +278,11 @@ class _Audit:
                 self._keep(Parsed(batch.frame.join(self.gone, on=KEY, how="semi", maintain_order="left")))
 
     def _keep(self, batch: Parsed) -> None:
-        met = batch.frame.group_by(KEY).agg(met=pl.col(VERSION).max())
-        before = self.gone.join(met, on=KEY, how="left")
-        self.gone = before.filter(~(pl.col("met") >= pl.col(VERSION)).fill_null(False)).select(KEY, VERSION)
+        met = batch.frame.join(self.gone.rename({VERSION: "held"}), on=KEY, maintain_order="left")
+        older = pl.col(VERSION) < pl.col("held")
+        self.gone = self.gone.join(met.filter(~older), on=KEY, how="anti")
         # Where the service lost the newer of two rows of a key, the older takes its place once that is removed.
-        self.older.append(batch.frame.join(self.gone, on=KEY, how="semi", maintain_order="left"))
+        self.older = pl.concat([self.older, met.filter(older).drop("held")])
         self._store(batch)
 
     def _store(self, batch: Parsed) -> None:

@@ -49,7 +49,7 @@ _FORMAT, _OWNER = "d22kit.format", "d22kit.owner"
 _SETTINGS = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.deletedFileRetentionDuration": "interval 30 days",
-    "delta.checkpointInterval": "25",  # every commit reads the entries since: 100, the default, cost more of everything
+    "delta.checkpointInterval": "25",  # a commit reads the entries since: at 100, the default, it took twice as long
 }
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
