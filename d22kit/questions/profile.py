@@ -16,6 +16,7 @@ __all__ = ["profile"]
 
 WORDS = (*schema.VOCABULARY, "delivery_status")
 TEXTS = ("public_id", "delivery_code", "delivery_error_detail")
+BLANKS = ("null", "empty", "NONE")
 MOST_WORDS = 50
 """Words listed per column; the rest are pooled."""
 
@@ -106,14 +107,14 @@ def profile(frame: Frame, *, roles: RoleMap | None = None) -> Any:
 
 
 def _kind_of_blank(name: str) -> Any:
-    """What kind of nothing a text column holds, or null where it holds something."""
+    """What kind of nothing a text column holds, by its place in `BLANKS`, or null where it holds something."""
     import narwhals.stable.v2 as nw
 
     whole = nw.col(name).cast(nw.String)
     text = nw.when(whole.str.len_chars() <= LONGEST_BLANK).then(whole).str.strip_chars()
-    says_none = nw.when(text.str.to_uppercase() == "NONE").then(nw.lit("NONE"))
-    empty = nw.when(text == "").then(nw.lit("empty")).otherwise(says_none)
-    return nw.when(nw.col(name).is_null()).then(nw.lit("null")).otherwise(empty)
+    says_none = nw.when(text.str.to_uppercase() == "NONE").then(nw.lit(BLANKS.index("NONE")))
+    empty = nw.when(text == "").then(nw.lit(BLANKS.index("empty"))).otherwise(says_none)
+    return nw.when(nw.col(name).is_null()).then(nw.lit(BLANKS.index("null"))).otherwise(empty)
 
 
 def _words(cube: pl.DataFrame, column: str, roles: Roles) -> list[Finding]:
@@ -164,16 +165,14 @@ def _unmapped(listed: dict[str, list[Finding]]) -> list[Finding]:
 
 
 def _blanks(cube: pl.DataFrame, listed: dict[str, list[Finding]]) -> list[Finding]:
-    found: dict[tuple[str, str], Any] = {
-        (column, kind): 0 for column in (*WORDS, *TEXTS) for kind in ("null", "empty", "NONE")
-    }
+    found: dict[tuple[str, str], Any] = {(column, kind): 0 for column in (*WORDS, *TEXTS) for kind in BLANKS}
     for column, words in listed.items():
         for word in words:
             if (kind := _blank_word(word["value"])) is not None:
                 found[column, kind] += word["rows"]
     for column in TEXTS:
         kinds = cube.group_by(f"blank_{column}").agg(pl.col("rows").sum()).drop_nulls()
-        found.update({(column, kind): rows for kind, rows in kinds.iter_rows()})
+        found.update({(column, BLANKS[kind]): rows for kind, rows in kinds.iter_rows()})
     for column in TIMES:
         found[column, "null"] = cube[f"{column}_null"].sum()
     return [
