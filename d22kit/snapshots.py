@@ -186,6 +186,11 @@ def quarantine(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
     pl.DataFrame
         `reason`, `request_id` (what the service called the answer that brought the row) and `raw` (its JSON as
         it came; it may hold personal data).
+
+    Raises
+    ------
+    StoreError
+        Where a file of the quarantine is damaged or cannot be read.
     """
     store = Store.open(data)
     place = store.place("quarantine")
@@ -194,8 +199,11 @@ def quarantine(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
         return empty
     try:
         rows = pl.scan_parquet(f"{place}/*.parquet", missing_columns="insert", schema=empty.schema).collect()
-    except (FileNotFoundError, OSError, pl.exceptions.ComputeError):
-        return empty
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StoreError(
+            f"A file in {place} cannot be read: {plain(error)}. Take it away, and audit(repair='missing') fetches "
+            "what it held and sets it apart anew."
+        ) from error
     return rows.unique("raw", keep="last", maintain_order=True)
 
 

@@ -264,6 +264,10 @@ def test_quarantined_rows_count_as_the_services(
     lose(tmp_path, frame.filter(pl.col(VERSION) == at)[KEY])
     assert d22kit.audit(service.endpoint, tmp_path).missing == 1
     assert d22kit.audit(service.endpoint, tmp_path, repair="all").equal
+    for file in Path(tmp_path, "quarantine").iterdir():
+        file.unlink()
+    assert d22kit.audit(service.endpoint, tmp_path, repair="missing").equal
+    assert d22kit.quarantine(tmp_path).height == 1
     service.service.hook = None
     assert d22kit.audit(service.endpoint, tmp_path).equal
     assert_equal(tmp_path, service)

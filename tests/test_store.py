@@ -19,6 +19,7 @@ import d22kit
 from d22kit.commits import commit_rows, remove_keys
 from d22kit.errors import (
     InputError,
+    StoreError,
     StoreFormatError,
     StoreLockedError,
     StoreMismatchError,
@@ -171,6 +172,16 @@ def test_quarantined_rows_are_listed_once(store: Store) -> None:
     commit_rows(store, rows(("c", 0, "SENT")), bad, State())
     assert d22kit.quarantine(store.root).rows() == [("updated_at is missing", "req-1", '{"public_id":"a"}')]
     assert d22kit.status(store.root).quarantined == 1
+
+
+def test_a_damaged_quarantine_is_no_empty_one(store: Store) -> None:
+    commit_rows(store, rows(("b", 0, "SENT")), [Quarantined("odd", None, "7")], State())
+    (file,) = Path(store.root, "quarantine").glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=r"quarantine cannot be read.*audit\(repair='missing'\)"):
+        d22kit.quarantine(store.root)
+    with pytest.raises(StoreError, match="quarantine cannot be read"):
+        d22kit.status(store.root)
 
 
 def test_the_state_travels_with_the_rows_and_is_found_behind_other_writers(store: Store) -> None:
