@@ -20,7 +20,7 @@ from d22kit.endpoint import Service
 from d22kit.errors import InputError, StoreError
 from d22kit.frames import Parsed, newest, parse
 from d22kit.pages import walk
-from d22kit.schema import KEY, STORED, VERSION
+from d22kit.schema import FRAME, KEY, VERSION
 from d22kit.snapshots import LAST_AUDIT
 from d22kit.state import NEVER
 from d22kit.store import Store
@@ -216,8 +216,8 @@ class _Audit:
     cancelled: threading.Event
     compared: list[Compared] = field(default_factory=list)
     walked: tuple[Interval, ...] = ()
-    gone: pl.DataFrame = field(default_factory=lambda: STORED.to_frame().select(KEY, VERSION))
-    older: pl.DataFrame = field(default_factory=STORED.to_frame)
+    gone: pl.DataFrame = field(default_factory=lambda: FRAME.to_frame().select(KEY, VERSION))
+    older: pl.DataFrame = field(default_factory=FRAME.to_frame)
     fetched: int = 0
     removed: int = 0
 

@@ -16,7 +16,7 @@ import arro3.core as arro
 import msgspec
 import polars as pl
 
-from d22kit.schema import COLUMNS, CREATED, EXTRA, KEY, STORED, VERSION
+from d22kit.schema import COLUMNS, CREATED, EXTRA, FRAME, KEY, VERSION, VOCABULARY
 
 __all__ = ["Parsed", "Quarantined", "latest_wins", "newest", "parse"]
 
@@ -39,7 +39,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A page as a typed frame (`schema.STORED`), its quarantined rows and the unknown fields it named."""
+    """A page as a typed frame (`schema.FRAME`), its quarantined rows and the unknown fields it named."""
 
     frame: pl.DataFrame
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -101,7 +101,7 @@ def parse(rows: bytes, request_id: str | None = None) -> Parsed:
             if _MINUS_ZERO.search(rows):
                 return _one_by_one(rows, request_id)
         frame = (
-            _shape(pl.read_json(rows, schema=_JSON_SCHEMA)) if len(rows) > len("[{}]") else STORED.to_frame()
+            _shape(pl.read_json(rows, schema=_JSON_SCHEMA)) if len(rows) > len("[{}]") else FRAME.to_frame()
         )
     except (msgspec.MsgspecError, UnicodeDecodeError, _NoTimeError, pl.exceptions.PolarsError):
         return _one_by_one(rows, request_id)
@@ -164,13 +164,14 @@ def _undeclared(fields: dict[str, Any], unknown: set[str]) -> tuple[dict[str, An
 
 
 def _shape(raw: pl.DataFrame) -> pl.DataFrame:
-    """Flatten the nested object and read the times."""
+    """Flatten the nested object, read the times, and number the words."""
     # Series by series: every select would cost a tenth of reading the page.
     columns = {c.name: raw[c.path] for c in FLAT}
     columns |= {NESTED[leaf.name]: leaf for leaf in raw[OBJECT].struct.unnest()}
     columns |= {name: _moments(columns[name]) for name in TIMES}
+    columns |= {name: columns[name].cast(pl.Categorical) for name in VOCABULARY}
     columns[EXTRA] = pl.Series([None], dtype=pl.String).new_from_index(0, raw.height)
-    return pl.DataFrame([columns[name].alias(name) for name in STORED])
+    return pl.DataFrame([columns[name].alias(name) for name in FRAME])
 
 
 class _NoTimeError(Exception):
@@ -198,7 +199,7 @@ def _one_by_one(rows: bytes, request_id: str | None) -> Parsed:
             good.append(_row(bytes(raw), unknown))
         except _UnusableError as error:
             bad.append(Quarantined(str(error), request_id, bytes(raw).decode("utf-8", "replace")))
-    return Parsed(pl.DataFrame(good, schema=STORED), bad, frozenset(unknown))
+    return Parsed(pl.DataFrame(good, schema=FRAME), bad, frozenset(unknown))
 
 
 class _UnusableError(Exception):

@@ -82,8 +82,8 @@ VOCABULARY = tuple(column.name for column in COLUMNS if column.kind == "vocabula
 DELIVERY = tuple(column.name for column in COLUMNS if column.path.startswith("delivery_status."))
 
 STORED = pl.Schema({c.name: TIME if c.kind == "time" else pl.String() for c in COLUMNS})
-"""Types of fetched rows: vocabularies are open, so their words are plain strings."""
+"""Types of rows on disk, as every engine reads them: vocabularies are open, so their words are plain strings."""
 
 FRAME = pl.Schema({c.name: pl.Categorical() if c.kind == "vocabulary" else STORED[c.name] for c in COLUMNS})
-"""Types of kept rows, as `load()` and `scan()` give them. On disk the words are strings to every engine; a note of
-Arrow's in each file lets Polars and pandas decode them as categories at once, a third faster than as strings."""
+"""Types of rows here, as they are fetched and as `load()` and `scan()` give them. A note of Arrow's in each file lets
+Polars and pandas decode the words as categories at once, a third faster than as strings."""

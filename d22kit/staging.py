@@ -17,7 +17,7 @@ import polars as pl
 from d22kit.durable import sync_path
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined
-from d22kit.schema import STORED
+from d22kit.schema import FRAME
 from d22kit.state import NEVER
 from d22kit.store import Store
 from d22kit.times import instant, iso
@@ -171,7 +171,7 @@ def _batches(path: Path) -> Iterator[Batch]:
             if len(rows) < about["bytes"] or zlib.crc32(rows) != about["crc32"]:
                 return
             yield Batch(
-                STORED.to_frame(),
+                FRAME.to_frame(),
                 tuple(Quarantined(**row) for row in about["quarantined"]),
                 tuple(Window.from_json(window) for window in about["windows"]),
                 instant(about["claim"]),

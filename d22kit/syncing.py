@@ -24,7 +24,7 @@ from d22kit.errors import D22kitError, InputError, StoreError
 from d22kit.frames import Parsed, newest, parse
 from d22kit.pages import walk
 from d22kit.progress import Progress
-from d22kit.schema import STORED, VOCABULARY
+from d22kit.schema import FRAME
 from d22kit.staging import Batch, Staging
 from d22kit.state import NEVER, Counts, State
 from d22kit.store import Store
@@ -337,9 +337,7 @@ class _Run:
         if not self.fresh:
             return
         pages = [page for page, _ in self.fresh if page is not None]
-        rows = pl.concat([page.frame for page in pages]) if pages else STORED.to_frame()
-        # Categories take half the bytes of texts.
-        rows = rows.with_columns(pl.col(VOCABULARY).cast(pl.Categorical))
+        rows = pl.concat([page.frame for page in pages]) if pages else FRAME.to_frame()
         quarantined = tuple(row for page in pages for row in page.quarantined)
         # The first batch of a plan carries all of it: a kill may come before the first commit.
         windows = tuple((self.planned | self._moved()).values())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from d22kit.frames import _one_by_one, latest_wins, newest, parse
-from d22kit.schema import KEY, STORED, VERSION
+from d22kit.schema import FRAME, KEY, VERSION
 
 WHEN = "2026-05-17T06:19:02.905Z"
 MOMENT = datetime(2026, 5, 17, 6, 19, 2, 905000, tzinfo=UTC)
@@ -26,7 +26,7 @@ def one(**fields: Any) -> dict[str, Any]:
 def read(*rows: object) -> dict[str, Any]:
     page = parse(json.dumps(rows).encode(), "req-1")
     assert not page.quarantined, page.quarantined
-    assert page.frame.schema == STORED
+    assert page.frame.schema == FRAME
     return page.frame.row(0, named=True)
 
 
@@ -39,7 +39,7 @@ def test_the_sample_row_keeps_every_field() -> None:
         "created_at": "2026-05-17T06:18:44.220Z",
     }
     assert read(sample) == {
-        **{name: sample[name] for name in STORED if name in sample},
+        **{name: sample[name] for name in FRAME if name in sample},
         "delivery_status": "DELIVERED",
         "delivery_code": "250",
         "delivery_error_detail": None,
@@ -116,7 +116,7 @@ def test_a_row_that_cannot_be_stored_is_set_apart_with_its_reason(row: object, r
 
 def test_empty_pages_are_empty() -> None:
     for rows in (b"[]", b"[ ]"):
-        assert parse(rows).frame.equals(STORED.to_frame())
+        assert parse(rows).frame.equals(FRAME.to_frame())
         assert newest(rows) is None
 
 
