@@ -389,6 +389,13 @@ def test_shares_of_a_period_sum_to_one(lender_frame: pl.DataFrame) -> None:
     assert one["change_pp"].to_list() == pytest.approx(one["expected"].to_list(), nan_ok=True)
 
 
+def test_undated_rows_are_no_period_that_a_share_changes_from() -> None:
+    at = datetime(2026, 5, 3, tzinfo=UTC)
+    frame = rows(platform=["EMAIL", "SMS", "SMS"], created_at=[at, at, None])
+    answer = share(frame, by="platform").select("platform", "share", "change_pp")
+    assert answer.rows() == [("EMAIL", 0.5, None), ("SMS", 0.5, None), ("SMS", 1.0, None)]
+
+
 # Delivery
 
 
@@ -730,6 +737,22 @@ def test_profile_tells_blanks_apart_and_lists_words_with_roles() -> None:
     assert found.filter(topic="blank", column="created_at")["rows"].to_list() == [1]
     assert found.filter(value="changed before created")["rows"].to_list() == [1]
     assert found.filter(topic="freshness")["at"].to_list() == [at + timedelta(days=1)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(" \t\n\u3000", max_size=30), st.sampled_from(("", "none", "NONE", "No ne", "550", "é"))
+        ),
+        max_size=20,
+    )
+)
+def test_blanks_are_found_at_any_length(texts: list[tuple[str, str]]) -> None:
+    found = profile(rows(delivery_code=[blank + word + blank for blank, word in texts]))
+    blanks = dict(found.filter(topic="blank", column="delivery_code").select("value", "rows").rows())
+    words = [word.upper() for _, word in texts]
+    expected = {"empty": words.count(""), "NONE": words.count("NONE")}
+    assert blanks == {kind: count for kind, count in expected.items() if count}
 
 
 # Bad input
