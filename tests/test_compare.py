@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -261,6 +263,40 @@ def test_effects_sum_to_the_change_of_the_total_rate(counts: tuple[int, ...]) ->
     assert effects == pytest.approx(total["difference"][0], abs=1e-12)
     assert total["rate_effect"][0] == pytest.approx(total["difference"][0])
     assert parts["n"].sum() == total["n"][0] == sum(counts[4:])
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 9), min_size=12, max_size=12))
+def test_effects_sum_to_the_change_where_channels_only_answer(counts: list[int]) -> None:
+    parts = [
+        {"platform": platform, "type": type_, "created_at": START + timedelta(weeks=week), "rows": rows}
+        for (platform, type_, week), rows in zip(
+            product("abc", ("OUTBOUND", "INBOUND"), (0, 1)), counts, strict=True
+        )
+    ]
+    frame = sends(("a", 0, 1, 0)).drop("team", "platform", "type", "created_at")
+    frame = frame.join(pl.DataFrame(parts), how="cross").select(
+        pl.exclude("rows").repeat_by("rows").explode()
+    )
+    total = compare(frame, metric="inbound_per_100_delivered")
+    effects = compare(frame, metric="inbound_per_100_delivered", by="platform").select(
+        "mix_effect", "rate_effect"
+    )
+    if total.height and total["difference"][0] is not None:
+        assert effects.sum().sum_horizontal()[0] == pytest.approx(total["difference"][0], abs=1e-9)
+    else:
+        assert effects.drop_nulls().is_empty()
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "Asia/Karachi"])
+def test_a_running_day_is_cut_at_whole_hours_in_any_zone(zone: str) -> None:
+    midnight = datetime(2026, 1, 20, tzinfo=ZoneInfo(zone))
+    quarters = [(midnight - timedelta(minutes=15 * ago), 1) for ago in range(-6, 4 * 24 * 8)]
+    rows = at(*quarters, known=(midnight + timedelta(hours=1, minutes=45)).astimezone(UTC))
+    answer = compare(rows, metric="volume", every="day", tz=zone)
+    assert answer.select("period_start", "period_end", "value", "base_value").rows() == [
+        (midnight, midnight + timedelta(hours=1), 4.0, 4.0)
+    ]
 
 
 @pytest.mark.parametrize("every", ["week", "month"])

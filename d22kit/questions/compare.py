@@ -104,7 +104,8 @@ def compare(
     *Intervals.* Shares: Wilson; their difference: Newcombe. Counts and numbers per hundred: quasi-Poisson, its
     dispersion taken from the weekdays (in a day: the hours) of both periods. *Usual*: the median of the group's
     earlier changes (of counts, of their logarithms), plus or minus the larger of their robust spread (by Student's
-    t) and chance. *Mix and rate*: E. Kitagawa, "Components of a difference between two rates", JASA 50 (1955).
+    t) and chance. *Mix and rate*: E. Kitagawa, "Components of a difference between two rates", JASA 50 (1955); what
+    is answered in a group that nothing was delivered to counts as rate.
 
     Examples
     --------
@@ -153,7 +154,7 @@ def _numbered(counts: pl.DataFrame, groups: Sequence[str]) -> tuple[pl.DataFrame
 
 def _window(hours: pl.Series, clock: Clock, metric: Metric, moment: datetime | None) -> Window | None:
     """Return the latest period that is whole (and settled, where outcomes matter), or has run for a while."""
-    grain = DAY if clock.every in ("month", "quarter") else timedelta(microseconds=clock.step)
+    grain = DAY if clock.every in ("month", "quarter") else timedelta(hours=1)
     if moment is None:
         return None
     spans = clock.spans(hours.unique(), fill=False)
@@ -293,20 +294,18 @@ def _interval(prefix: str, metric: Metric) -> stats.Interval:
 def _effects(pairs: pl.DataFrame, metric: Metric) -> pl.DataFrame:
     """Split the change of the total rate into what each group adds by its share and by its rate.
 
-    A group that has no rate in one period lends it from the other: all its effect is mix.
+    A group that has no rate in one period lends it from the other: all its effect is mix. Events of a group without
+    a denominator, such as answers in a channel that nothing was delivered on, are an effect of its rate.
     """
     if metric.kind == "count":
         return pairs.with_columns(mix_effect=None, rate_effect=None)
     weight, base_weight = pl.col("n") / pl.col("n").sum(), pl.col("base_n") / pl.col("base_n").sum()
-    total = (
-        metric.per
-        * (pl.col("events").sum() / pl.col("n").sum() + pl.col("base_events").sum() / pl.col("base_n").sum())
-        / 2
-    )
-    rate, base_rate = pl.coalesce("value", "base_value"), pl.coalesce("base_value", "value")
+    part, base_part = (metric.per * pl.col(f"{b}events") / pl.col(f"{b}n").sum() for b in ("", "base_"))
+    total = (part.sum() + base_part.sum()) / 2
+    rate = (pl.coalesce("value", "base_value") + pl.coalesce("base_value", "value")) / 2
+    mix = (weight - base_weight) * rate.fill_null(total)
     return pairs.with_columns(
-        mix_effect=(weight - base_weight) * ((rate + base_rate) / 2 - total),
-        rate_effect=(rate - base_rate) * (weight + base_weight) / 2,
+        mix_effect=mix - (weight - base_weight) * total, rate_effect=part - base_part - mix
     ).with_columns(pl.col("mix_effect", "rate_effect").fill_nan(None))
 
 
