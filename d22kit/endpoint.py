@@ -41,6 +41,8 @@ from d22kit.times import iso
 __all__ = ["Cancelled", "DeadCursorError", "Page", "Patience", "Service", "Stats", "TooHeavyError"]
 
 DEAD_AFTER = 4
+NO_CURSOR = (400, 410, 422)
+"""What a service may say at once of a cursor it cannot read. D22 says 500, which may also pass."""
 REFUSALS = 12
 BARREN = 3
 """Tokens in a row that were refused before they brought a page: no further one will do better."""
@@ -50,7 +52,12 @@ T = TypeVar("T")
 
 
 class DeadCursorError(EndpointError):
-    """The service fails on this cursor again and again: begin anew from the last row met."""
+    """The service refuses this cursor, or fails on it again and again: begin anew from the last row met."""
+
+    @classmethod
+    def of(cls, error: EndpointError) -> DeadCursorError:
+        """Return an error as one of the cursor."""
+        return cls(str(error), status_code=error.status_code, request_id=error.request_id)
 
 
 @dataclass
@@ -208,7 +215,7 @@ class Service:
         TooHeavyError
             Where the range or the limit is too much for the service; not tried again here.
         DeadCursorError
-            Where the service fails on this cursor again and again.
+            Where the service refuses this cursor, or fails on it again and again.
         ProtocolError
             Where the service redirects.
         """
@@ -243,11 +250,13 @@ class Service:
             except TransientError as trouble:
                 deaths += cursor is not None and trouble.status_code == 500
                 if deaths >= DEAD_AFTER:
-                    raise DeadCursorError(
-                        str(trouble), status_code=500, request_id=trouble.request_id
-                    ) from None
+                    raise DeadCursorError.of(trouble) from None
                 self._pace.rest(attempt, trouble)
                 self._count("retries")
+            except EndpointError as trouble:
+                if cursor is not None and trouble.status_code in NO_CURSOR:
+                    raise DeadCursorError.of(trouble) from None
+                raise
         raise AssertionError
 
     def _ask(self, query: str) -> Answer:

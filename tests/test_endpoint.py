@@ -283,6 +283,15 @@ def test_a_cursor_that_always_fails_is_dead_but_a_first_page_is_not() -> None:
         assert ids(page(service)) == list(range(10))
 
 
+@pytest.mark.parametrize("status", [400, 410, 422])
+def test_a_cursor_that_is_refused_is_dead_at_once(status: int) -> None:
+    with serving(failure(status, "invalid cursor")) as (faulty, service):
+        with pytest.raises(DeadCursorError, match=rf"{status}.*invalid cursor.*req-{status}"):
+            page(service, cursor="gone" + ODD)
+        assert len(faulty.pages) == 1
+        faulty.wrong.clear()
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["exports", "login", "refresh-token"])
 def test_no_redirect_is_followed(status: int, where: str) -> None:

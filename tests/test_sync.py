@@ -131,6 +131,25 @@ def test_an_interrupted_sync_keeps_what_it_has_and_goes_on(tmp_path: Path) -> No
         assert_equal(tmp_path, service)
 
 
+def test_a_store_whose_cursors_the_service_refuses_goes_on_without_them(tmp_path: Path) -> None:
+    """A cursor is kept with the rows, and without a new start every later sync would be refused as well."""
+    kept: set[str | None] = set()
+
+    def refusing(number: int, request: Request) -> Response | None:
+        if not kept:
+            return refuse(403, "not now") if number > 6 else None
+        return refuse(400, "invalid cursor") if request.query_params.get("cursor") in kept else None
+
+    with simulate(8_000, hook=refusing) as service:
+        with pytest.raises(AuthError, match="not now"):
+            d22kit.sync(service.endpoint, tmp_path, workers=1)
+        kept |= {window.cursor for window in Store.open(tmp_path).state().windows}
+        assert kept
+        assert None not in kept
+        assert d22kit.sync(service.endpoint, tmp_path, workers=1).new < 8_000
+        assert_equal(tmp_path, service)
+
+
 @pytest.fixture(scope="module")
 def backfill() -> Iterator[Simulation]:
     with simulate(12_000) as service:
