@@ -185,18 +185,21 @@ def _encoded(frames: list[pl.DataFrame]) -> list[io.BytesIO]:
     return contents
 
 
+def _write_file(path: Path, content: memoryview) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
 def _put(
     store: Store,
     name: str,
     content: io.BytesIO,
-    write: Callable[[Path, memoryview], object] = Path.write_bytes,
+    write: Callable[[Path, memoryview], None] = _write_file,
 ) -> int:
     """Write a file under the store, and return its bytes; `sync_paths` puts it on the disk itself."""
     try:
         if store.local:
-            path = Path(store.root, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, content.getbuffer())
+            write(Path(store.root, name), content.getbuffer())
         else:
             store.upload(name, content.getbuffer())
     except OSError as error:

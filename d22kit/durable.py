@@ -26,7 +26,7 @@ def sync_path(path: Path) -> None:
 
 
 def sync_paths(files: Sequence[Path]) -> None:
-    """Have the system put many files, their names and those of their directories on the disk itself.
+    """Have the system put many files, then their names and those of their directories on the disk itself.
 
     Raises
     ------
@@ -34,10 +34,11 @@ def sync_paths(files: Sequence[Path]) -> None:
         Where the disk refuses.
     """
     try:
-        # At once: a disk takes many flushes in about the time of one.
-        paths = [*files, *{place for file in files for place in file.parents[:2]}]
+        places = list({place for file in files for place in file.parents[:2]})
         with ThreadPoolExecutor(FLUSHES) as pool:
-            list(pool.map(_sync_each, (paths[n::FLUSHES] for n in range(FLUSHES))))
+            for paths in (files, places):  # a name on the disk without its content would be a file in pieces
+                # At once: a disk takes many flushes in about the time of one.
+                list(pool.map(_sync_each, (paths[n::FLUSHES] for n in range(FLUSHES))))
     except OSError as error:
         raise StoreError(f"The disk did not take what was written: {error}. Sync again.") from error
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import secrets
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -38,6 +40,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["d22kit.auditing", "d22kit.simulator", "d22kit.snapshots", "pytest"])
 """Forks of a process that has imported what takes long are there at once."""
 WRITES = os.O_WRONLY | os.O_RDWR
+LOG_ENTRY = re.compile(r"\d{20}\.json")
 
 
 def acts(data: Path, before_each: Callable[[], None]) -> None:
@@ -191,3 +194,34 @@ def test_a_quarantine_file_in_pieces_hides_no_other(tmp_path: Path) -> None:
     set_apart(tmp_path, "first")
     assert fork(with_little_room, set_apart, tmp_path, secrets.token_hex(200_000)) == 1
     assert d22kit.quarantine(tmp_path)["raw"].to_list() == ["first"]
+
+
+def test_a_name_is_put_on_the_disk_after_what_it_names(
+    simulation: Callable[..., Simulation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power loss leaves is what was flushed: a file's bytes, and the names in a directory."""
+    fsync, data = os.fsync, tmp_path / "store"
+    sizes: dict[int, int] = {}
+    names: set[tuple[int, str, int]] = set()
+    early: list[str] = []
+
+    def watched(handle: int) -> None:
+        about = os.fstat(handle)
+        inside = []
+        if stat.S_ISDIR(about.st_mode):
+            with os.scandir(handle) as entries:
+                inside = [(about.st_ino, entry.name, entry.inode()) for entry in entries]
+        early.extend(name for _, name, file in inside if LOG_ENTRY.fullmatch(name) and file not in sizes)
+        fsync(handle)
+        sizes[about.st_ino] = about.st_size
+        names.update(inside)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    service = simulation(3_000)
+    d22kit.sync(service.endpoint, data, progress=False)
+    set_apart(data, "odd")
+    assert early == []
+    for path in [data, *data.rglob("*")]:
+        if not path.name.startswith(".lock"):
+            assert (path.parent.stat().st_ino, path.name, path.stat().st_ino) in names, path
+            assert path.is_dir() or sizes[path.stat().st_ino] == path.stat().st_size, path
