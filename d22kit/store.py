@@ -34,6 +34,7 @@ from d22kit.errors import (
 from d22kit.schema import FORMAT, FRAME, KEY, PARTITION, STORED, VOCABULARY
 from d22kit.state import Counts, State, describe, metadata
 from d22kit.times import TimeLike, instant, iso
+from d22kit.torn import open_table
 from d22kit.windows import EPOCH
 
 if TYPE_CHECKING:
@@ -79,13 +80,13 @@ class Store:
         StoreNotFoundError
             Where there is none.
         StoreFormatError
-            Where the table there is none of d22kit's, or was written by a newer d22kit.
+            Where the table there is none of d22kit's, cannot be read, or was written by a newer d22kit.
         """
         root = store_root(data)
         if not cls.exists(root):
             raise StoreNotFoundError(_not_found(root))
         try:
-            store = cls(root, DeltaTable(_table_uri(root)))
+            store = cls(root, open_table(root, _table_uri(root)))
         except TableNotFoundError:
             raise StoreNotFoundError(_not_found(root)) from None
         except (DeltaError, OSError) as error:

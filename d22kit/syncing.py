@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
@@ -20,7 +20,7 @@ from d22kit.commits import commit_rows
 from d22kit.config import Endpoint, store_root
 from d22kit.display import Facts, number
 from d22kit.endpoint import Service
-from d22kit.errors import D22kitError, InputError, StoreError
+from d22kit.errors import D22kitError, InputError, StoreError, StoreNotFoundError
 from d22kit.frames import Parsed, newest, parse
 from d22kit.pages import walk
 from d22kit.progress import Progress
@@ -177,7 +177,9 @@ def sync(
         )
     endpoint = endpoint or Endpoint.from_env()
     root = store_root(data)
-    store = Store.open(root) if Store.exists(root) else None
+    store = None
+    with suppress(StoreNotFoundError):
+        store = Store.open(root)
     cancelled = threading.Event()
     with Progress(progress) as bar, Service(endpoint, notify=bar.notice, cancelled=cancelled) as service:
         owner = f"{endpoint.root} lender {service.lender_id}"

@@ -25,10 +25,11 @@ from polars.testing import assert_frame_equal
 import d22kit
 from d22kit import syncing
 from d22kit.commits import commit_rows, remove_keys
-from d22kit.errors import StoreError
+from d22kit.errors import StoreError, StoreFormatError
 from d22kit.frames import Quarantined
 from d22kit.schema import CREATED, KEY, STORED, VERSION
 from d22kit.simulator import Simulation, generate, simulate
+from d22kit.state import State
 from d22kit.store import Store
 
 if sys.platform == "win32":
@@ -225,3 +226,35 @@ def test_a_name_is_put_on_the_disk_after_what_it_names(
         if not path.name.startswith(".lock"):
             assert (path.parent.stat().st_ino, path.name, path.stat().st_ino) in names, path
             assert path.is_dir() or sizes[path.stat().st_ino] == path.stat().st_size, path
+
+
+@pytest.mark.parametrize(
+    "left", [lambda whole: b"", lambda whole: whole[:200], lambda whole: bytes(len(whole))]
+)
+@pytest.mark.parametrize("name", ["*.json", "*.checkpoint.parquet", "_last_checkpoint"])
+def test_a_log_that_a_power_loss_left_in_pieces_is_as_it_was_before(
+    simulation: Callable[..., Simulation], tmp_path: Path, name: str, left: Callable[[bytes], bytes]
+) -> None:
+    service, log = simulation(1_500), tmp_path / "conversations" / "_delta_log"
+    d22kit.sync(service.endpoint, tmp_path, progress=False)
+    before = d22kit.load(tmp_path)
+    DeltaTable(log.parent).create_checkpoint()
+    if name == "*.json":
+        service.tick(hours=1)
+        d22kit.sync(service.endpoint, tmp_path, progress=False)
+    torn = max(log.glob(name))
+    torn.write_bytes(left(torn.read_bytes()))
+    assert_frame_equal(d22kit.load(tmp_path), before)
+    d22kit.sync(service.endpoint, tmp_path, progress=False)
+    assert_frame_equal(d22kit.load(tmp_path).sort(KEY), service.truth().sort(KEY), categorical_as_str=True)
+
+
+def test_a_log_in_pieces_is_left_alone_while_another_process_writes(tmp_path: Path) -> None:
+    store = Store.create(tmp_path, "somebody")
+    commit_rows(store, STORED.to_frame(), [], State(floor=None))
+    entry = max((tmp_path / "conversations" / "_delta_log").glob("*.json"))
+    entry.write_bytes(b"{")
+    with store.writing(), pytest.raises(StoreFormatError, match="cannot be read"):
+        Store.open(tmp_path)
+    assert entry.read_bytes() == b"{"
+    assert Store.open(tmp_path).table.version() == store.table.version() - 1
