@@ -47,17 +47,17 @@ def open_table(root: str, uri: str) -> DeltaTable:
 
 
 def _undo(root: Path, folder: Path) -> bool:
-    """Remove what is in pieces, and return whether anything was: never while another process writes."""
+    """Rename what is in pieces, and return whether anything was: never while another process writes."""
     try:
         with filelock.FileLock(root / ".lock", timeout=0):
             torn = list(_torn(folder))
             for path in torn:
-                path.unlink(missing_ok=True)
+                path.replace(f"{path}.torn")
             sync_path(folder)
     except (OSError, NotImplementedError):  # in use, or not ours to write
         return False
     for path in torn:
-        log.warning("A power loss left %s in pieces, and it is removed: sync again.", path)
+        log.warning("A power loss left %s in pieces; it is called .torn now. Sync again.", path)
     return bool(torn)
 
 

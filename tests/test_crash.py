@@ -258,3 +258,4 @@ def test_a_log_in_pieces_is_left_alone_while_another_process_writes(tmp_path: Pa
         Store.open(tmp_path)
     assert entry.read_bytes() == b"{"
     assert Store.open(tmp_path).table.version() == store.table.version() - 1
+    assert entry.with_name(f"{entry.name}.torn").read_bytes() == b"{"
