@@ -35,8 +35,10 @@ __all__ = ["SyncReport", "sync"]
 
 log = logging.getLogger("d22kit")
 
-COMMIT_ROWS = 40_000
+COMMIT_ROWS = 80_000
 """Rows in a commit: enough for large files, few enough to hold in memory."""
+IDLE_ROWS = 40_000
+"""Rows in a commit when the service lets one wait: then little is left to do at the end."""
 STAGE_PAGES = 4
 """Pages put on disk together, or fewer when the service lets one wait: what a kill may cost."""
 AHEAD = timedelta(minutes=5)
@@ -287,7 +289,7 @@ class _Run:
                 workers=workers,
                 newest=newest,
                 cancelled=self.cancelled,
-                idle=self._stage,
+                idle=self._put_away,
                 gently=self.interrupted,
             )
             for step in steps:
@@ -300,8 +302,7 @@ class _Run:
                     self._tell(page)
                 if len(self.fresh) >= STAGE_PAGES:
                     self._stage()
-                if sum(batch.height for batch in self.staged) >= COMMIT_ROWS:
-                    self._commit()
+                self._commit(at_least=COMMIT_ROWS)
         return whole and not self.beyond
 
     @contextmanager
@@ -347,8 +348,14 @@ class _Run:
         self.staged.append(self.staging.put(batch))
         self.fresh, self.planned = [], {}
 
-    def _commit(self) -> None:
-        """Make what is staged one version, while the walk goes on; one at a time."""
+    def _put_away(self) -> None:
+        self._stage()
+        self._commit(at_least=IDLE_ROWS)
+
+    def _commit(self, at_least: int = 0) -> None:
+        """Make what is staged one version, if it is so many rows, while the walk goes on; one at a time."""
+        if sum(batch.height for batch in self.staged) < at_least:
+            return
         self._settle()
         if self.staged:
             self.state = reduce(_after, self.staged, self.state)
