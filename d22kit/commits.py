@@ -53,6 +53,7 @@ def commit_rows(
         Rows that cannot be stored; they go beside the table before the commit.
     """
     live = store.files()
+    # Pages that an older d22kit staged still hold words as texts.
     newest = latest_wins(rows).with_columns(pl.col(VOCABULARY).cast(pl.Categorical))
     plan = _compare(newest, live)
     counts = plan.counts + Counts(

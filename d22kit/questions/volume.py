@@ -205,7 +205,7 @@ def share(
     shares = answer.with_columns(total_rows=pl.col("rows").sum().over("period_start")).with_columns(
         share=ratio(pl.col("rows"), pl.col("total_rows"))
     )
-    before = pl.col("share").shift(1).over(groups)
+    before = pl.col("share").shift(1).over(groups)  # periods are in order, and undated rows last
     dated = pl.col("period_start").is_not_null()
     shares = shares.with_columns(change_pp=pl.when(dated).then((pl.col("share") - before) * 100))
     return give_back(shares.select(*PERIOD, *groups, small("total_rows"), *SHARE[4:]), frame, as_of(cube))
