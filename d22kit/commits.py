@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
@@ -27,8 +27,18 @@ __all__ = ["commit_rows", "remove_keys"]
 
 SMALL = 25_000
 """Rows under which a file is merged when its partition is written to; larger ones are left alone."""
-TOGETHER = 4
-"""Partitions written at once: their rows and their files are in memory meanwhile."""
+AT_ONCE = 150_000
+"""Stored rows read at once to be compared: they are in memory meanwhile."""
+TOGETHER = 10_000
+"""Rows of partitions written at once: they and their files are in memory meanwhile."""
+
+
+class _Touched(NamedTuple):
+    """A partition to write: its date, its incoming rows, and the files it replaces."""
+
+    day: date
+    incoming: pl.DataFrame
+    replaced: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,34 +93,37 @@ def _compare(batch: pl.DataFrame, live: pl.DataFrame) -> _Plan:
     stored = _holding(batch[KEY], live)
     if stored.is_empty():
         return _Plan(batch, stored.select("path", KEY), Counts(new=batch.height))
-    met = batch.join(stored.rename({VERSION: "stored"}), on=KEY, how="left", maintain_order="left")
+    met = batch.select(KEY, VERSION).join(stored.rename({VERSION: "stored"}), on=KEY)
     same = met.filter(pl.col(VERSION) == pl.col("stored"))
-    unchanged = _identical(same.select(NAMES), same["path"])
+    unchanged = _identical(batch.join(same, on=KEY, how="semi"), same["path"])
     older = met.filter(pl.col(VERSION) < pl.col("stored"))
-    skip = pl.concat([unchanged, older[KEY]])
-    kept = met.filter(~pl.col(KEY).is_in(skip.implode()))
-    superseded = kept.filter(pl.col("path").is_not_null()).select("path", KEY)
+    skip = pl.concat([unchanged, older[KEY]]).implode()
+    kept = batch.filter(~pl.col(KEY).is_in(skip))
+    superseded = met.filter(~pl.col(KEY).is_in(skip)).select("path", KEY)
     counts = Counts(
         new=kept.height - superseded.height,
         updated=superseded.height,
         unchanged=unchanged.len(),
         outdated=older.height,
     )
-    return _Plan(kept.select(NAMES), superseded, counts)
+    return _Plan(kept, superseded, counts)
 
 
 def _holding(keys: pl.Series, live: pl.DataFrame) -> pl.DataFrame:
     """Return key, version and file of the stored rows that have one of these keys."""
     # Files say their least and greatest key, and the first digits of a key are its second of creation.
     ordered = keys.sort()
-    first = ordered.search_sorted(live["low"].fill_null(""), "left")
-    last = ordered.search_sorted(live["high"], "right")
-    near = live.filter((last > first) | live["high"].is_null())["path"].to_list()
-    if not near or keys.is_empty():
-        return pl.DataFrame(schema={KEY: pl.String, VERSION: FRAME[VERSION], "path": pl.String})
-    found = scan_files(near, path="path").select(KEY, VERSION, "path")
-    wanted = keys.to_frame(KEY).lazy()
-    return found.join(wanted, on=KEY, how="semi").collect(engine="streaming")
+    first = ordered.search_sorted(live["low"].fill_null(""), "left").alias("first")
+    last = ordered.search_sorted(live["high"], "right").alias("last")
+    anywhere = live["high"].is_null()
+    near = live.with_columns(first, pl.when(anywhere).then(keys.len()).otherwise(last).alias("last"))
+    found = [pl.DataFrame(schema={KEY: pl.String, VERSION: FRAME[VERSION], "path": pl.String})]
+    for files in _few(near.filter(pl.col("last") > pl.col("first")).sort("low")):
+        start, end = files.select(pl.col("first").min(), pl.col("last").max()).row(0)
+        wanted = ordered.slice(start, end - start).to_frame(KEY).lazy()
+        stored = scan_files(files["path"].to_list(), path="path").select(KEY, VERSION, "path")
+        found.append(stored.join(wanted, on=KEY, how="semi").collect(engine="streaming"))
+    return pl.concat(found)
 
 
 def _identical(rows: pl.DataFrame, paths: pl.Series) -> pl.Series:
@@ -121,12 +134,17 @@ def _identical(rows: pl.DataFrame, paths: pl.Series) -> pl.Series:
     return stored.select(KEY).collect(engine="streaming")[KEY]
 
 
+def _few(files: pl.DataFrame) -> list[pl.DataFrame]:
+    """Part files into groups of neighbours by their rows, each to be read at once."""
+    group = files["rows"].fill_null(AT_ONCE).cum_sum() // AT_ONCE
+    return files.with_columns(group.alias("group")).partition_by("group", maintain_order=True)
+
+
 def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | RemoveAction]:
     """Write the touched partitions, a few at a time, and return the exchange of old files for new."""
     adds: list[AddAction] = []
     removes: list[RemoveAction] = []
-    touched = _touched(plan, live)
-    while some := list(islice(touched, TOGETHER)):
+    for some in _together(_touched(plan, live)):
         parts = {day: _merged(plan, incoming, replaced) for day, incoming, replaced in some}
         adds += _write(store, {day: rows for day, rows in parts.items() if rows.height})
         removes += [_remove(file) for _, _, replaced in some for file in replaced]
@@ -135,32 +153,45 @@ def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | 
     return [*removes, *adds]
 
 
-def _merged(plan: _Plan, incoming: pl.DataFrame, replaced: list[dict[str, str]]) -> pl.DataFrame:
+def _together(touched: Iterator[_Touched]) -> Iterator[list[_Touched]]:
+    """Gather partitions until they have `TOGETHER` rows."""
+    some: list[_Touched] = []
+    rows = 0
+    for partition in touched:
+        some.append(partition)
+        rows += partition.incoming.height + sum(file["rows"] or 0 for file in partition.replaced)
+        if rows >= TOGETHER:
+            yield some
+            some, rows = [], 0
+    if some:
+        yield some
+
+
+def _merged(plan: _Plan, incoming: pl.DataFrame, replaced: list[dict[str, Any]]) -> pl.DataFrame:
     """Return the rows of a partition's new file: what comes in, and what stays of the files it replaces."""
-    if not replaced:
-        return incoming
-    stored = scan_files([file["path"] for file in replaced])
-    kept = stored.join(plan.superseded.lazy(), on=KEY, how="anti", maintain_order="left").collect()
-    if incoming.is_empty() and len(replaced) == 1:
-        return kept  # in order already, as it was written
-    return pl.concat([kept, incoming]).sort(VERSION, KEY)
+    rows = incoming
+    if replaced:
+        stored = scan_files([file["path"] for file in replaced])
+        kept = stored.join(plan.superseded.lazy(), on=KEY, how="anti", maintain_order="left")
+        rows = pl.concat([kept.collect(), incoming])
+    return rows if rows[VERSION].is_sorted() else rows.sort(VERSION, KEY)
 
 
-def _touched(plan: _Plan, live: pl.DataFrame) -> Iterator[tuple[date, pl.DataFrame, list[dict[str, str]]]]:
-    """Give each partition to write: its date, its incoming rows, and the files it replaces."""
-    days = plan.incoming[VERSION].dt.date()
-    # Sorted by version, so a partition's rows are one slice: no copy.
-    runs = days.rle().struct.unnest() if days.len() else pl.DataFrame({"len": [], "value": []})
-    slices, start = {}, 0
-    for length, day in runs.iter_rows():
-        slices[day] = plan.incoming.slice(start, length)
+def _touched(plan: _Plan, live: pl.DataFrame) -> Iterator[_Touched]:
+    """Give the partitions to write, in order."""
+    # Pages are in order, so a partition's rows lie in few runs: slices of them, no copy.
+    runs: dict[date, list[pl.DataFrame]] = {}
+    start = 0
+    for length, day in plan.incoming[VERSION].dt.date().rle().struct.unnest().iter_rows():
+        runs.setdefault(day, []).append(plan.incoming.slice(start, length))
         start += length
+    slices = {day: pl.concat(parts) for day, parts in runs.items()}
     holding = live.filter(pl.col("path").is_in(plan.superseded["path"].implode()))
     merged = live.filter(pl.col(PARTITION).is_in(list(slices)) & (pl.col("rows").fill_null(SMALL) < SMALL))
     files = pl.concat([holding, merged]).unique("path").partition_by(PARTITION, as_dict=True)
     replaced = {day: frame.to_dicts() for (day,), frame in files.items()}
     for day in sorted({*slices, *replaced}):
-        yield day, slices.get(day, plan.incoming.clear()), replaced.get(day, [])
+        yield _Touched(day, slices.get(day, plan.incoming.clear()), replaced.get(day, []))
 
 
 def _write(store: Store, parts: dict[date, pl.DataFrame]) -> list[AddAction]:

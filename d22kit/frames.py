@@ -129,15 +129,17 @@ def newest(rows: bytes) -> datetime | None:
 def latest_wins(frame: pl.DataFrame) -> pl.DataFrame:
     """Return one row per key: the newest `updated_at`, and of equal ones the later in the frame.
 
+    A frame that has no key twice comes back as it is.
+
     Examples
     --------
     >>> rows = pl.DataFrame({"public_id": ["a", "a"], "updated_at": [2, 1], "status": ["SENT", "QUEUED"]})
     >>> latest_wins(rows)["status"].to_list()
     ['SENT']
     """
+    if frame[KEY].n_unique() == frame.height:
+        return frame
     ordered = frame if frame[VERSION].is_sorted() else frame.sort(VERSION, maintain_order=True)
-    if ordered[KEY].n_unique() == ordered.height:
-        return ordered
     return ordered.unique(KEY, keep="last", maintain_order=True)
 
 
