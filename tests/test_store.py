@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import d22kit
+from d22kit import commits
 from d22kit.commits import commit_rows, remove_keys
 from d22kit.errors import (
     InputError,
@@ -92,14 +93,21 @@ batches = st.lists(
 )
 
 
-@settings(max_examples=25)
-@given(batches)
+@settings(max_examples=40)
+@given(batches, st.sampled_from([1, 3, commits.AT_ONCE]), st.sampled_from([1, commits.SMALL]))
 def test_however_rows_come_in_batches_the_store_is_the_latest_of_all(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, int, str]]]
+    tmp_path_factory: pytest.TempPathFactory,
+    batches: list[list[tuple[str, int, str]]],
+    at_once: int,
+    small: int,
 ) -> None:
     store = Store.create(tmp_path_factory.mktemp("store"), "x")
-    for batch in batches:
-        commit_rows(store, rows(*batch), [], State())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in (("AT_ONCE", at_once), ("TOGETHER", at_once), ("SMALL", small)):
+            patch.setattr(commits, name, size)
+        for batch in batches:
+            commit_rows(store, rows(*batch), [], State())
+    assert all(pl.read_parquet(path)[VERSION].is_sorted() for path in store.files()["path"])
     everything = rows(*(row for batch in batches for row in batch))
     want, have = latest_wins(everything).sort(KEY), d22kit.load(store.root).sort(KEY)
     assert have.schema == FRAME
