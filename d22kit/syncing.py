@@ -39,7 +39,7 @@ COMMIT_ROWS = 80_000
 """Rows in a commit: enough for large files, few enough to hold in memory."""
 IDLE_ROWS = 40_000
 """Rows in a commit when the service lets one wait: then little is left to do at the end."""
-STAGE_PAGES = 4
+STAGE_PAGES = 8
 """Pages put on disk together, or fewer when the service lets one wait: what a kill may cost."""
 AHEAD = timedelta(minutes=5)
 """How far past the server's now an open end is taken to lie; what is found beyond it gets another pass."""
