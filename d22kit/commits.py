@@ -6,11 +6,11 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
@@ -24,6 +24,8 @@ from d22kit.store import OURS, Store, scan_files
 from d22kit.times import iso
 
 __all__ = ["commit_rows", "remove_keys"]
+
+T = TypeVar("T")
 
 SMALL = 25_000
 """Rows under which a file is merged when its partition is written to; larger ones are left alone."""
@@ -39,6 +41,10 @@ class _Touched(NamedTuple):
     day: date
     incoming: pl.DataFrame
     replaced: list[dict[str, Any]]
+
+    def rows(self) -> int:
+        """Return how many rows it may have when it is written."""
+        return self.incoming.height + sum(map(_rows, self.replaced))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +124,11 @@ def _holding(keys: pl.Series, live: pl.DataFrame) -> pl.DataFrame:
     anywhere = live["high"].is_null()
     near = live.with_columns(first, pl.when(anywhere).then(keys.len()).otherwise(last).alias("last"))
     found = [pl.DataFrame(schema={KEY: pl.String, VERSION: FRAME[VERSION], "path": pl.String})]
-    for files in _few(near.filter(pl.col("last") > pl.col("first")).sort("low")):
-        start, end = files.select(pl.col("first").min(), pl.col("last").max()).row(0)
+    neighbours = near.filter(pl.col("last") > pl.col("first")).sort("low").iter_rows(named=True)
+    for files in _gathered(neighbours, _rows, AT_ONCE):
+        start, end = min(file["first"] for file in files), max(file["last"] for file in files)
         wanted = ordered.slice(start, end - start).to_frame(KEY).lazy()
-        stored = scan_files(files["path"].to_list(), path="path").select(KEY, VERSION, "path")
+        stored = scan_files([file["path"] for file in files], path="path").select(KEY, VERSION, "path")
         found.append(stored.join(wanted, on=KEY, how="semi").collect(engine="streaming"))
     return pl.concat(found)
 
@@ -134,17 +141,11 @@ def _identical(rows: pl.DataFrame, paths: pl.Series) -> pl.Series:
     return stored.select(KEY).collect(engine="streaming")[KEY]
 
 
-def _few(files: pl.DataFrame) -> list[pl.DataFrame]:
-    """Part files into groups of neighbours by their rows, each to be read at once."""
-    group = files["rows"].fill_null(AT_ONCE).cum_sum() // AT_ONCE
-    return files.with_columns(group.alias("group")).partition_by("group", maintain_order=True)
-
-
 def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | RemoveAction]:
     """Write the touched partitions, a few at a time, and return the exchange of old files for new."""
     adds: list[AddAction] = []
     removes: list[RemoveAction] = []
-    for some in _together(_touched(plan, live)):
+    for some in _gathered(_touched(plan, live), _Touched.rows, TOGETHER):
         parts = {day: _merged(plan, incoming, replaced) for day, incoming, replaced in some}
         adds += _write(store, {day: rows for day, rows in parts.items() if rows.height})
         removes += [_remove(file) for _, _, replaced in some for file in replaced]
@@ -153,16 +154,14 @@ def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | 
     return [*removes, *adds]
 
 
-def _together(touched: Iterator[_Touched]) -> Iterator[list[_Touched]]:
-    """Gather partitions until they have `TOGETHER` rows."""
-    some: list[_Touched] = []
-    rows = 0
-    for partition in touched:
-        some.append(partition)
-        rows += partition.incoming.height + sum(file["rows"] or 0 for file in partition.replaced)
-        if rows >= TOGETHER:
+def _gathered(items: Iterable[T], rows: Callable[[T], int], enough: int) -> Iterator[list[T]]:
+    """Gather items until they have enough rows."""
+    some: list[T] = []
+    for item in items:
+        some.append(item)
+        if sum(map(rows, some)) >= enough:
             yield some
-            some, rows = [], 0
+            some = []
     if some:
         yield some
 
@@ -260,7 +259,11 @@ def _moment(value: object) -> str | None:
     return None if value is None else iso(value)  # type: ignore[arg-type]
 
 
-def _remove(file: dict[str, str]) -> RemoveAction:
+def _rows(file: dict[str, Any]) -> int:
+    return file["rows"] or SMALL  # another writer may not have counted them
+
+
+def _remove(file: dict[str, Any]) -> RemoveAction:
     return RemoveAction(path=file["name"], deletion_timestamp=_now(), data_change=True)
 
 
