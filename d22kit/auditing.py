@@ -18,7 +18,7 @@ from d22kit.config import Endpoint
 from d22kit.display import Facts, number
 from d22kit.endpoint import Service
 from d22kit.errors import InputError, StoreError
-from d22kit.frames import Parsed, newest, parse
+from d22kit.frames import Parsed, newest, parse, together
 from d22kit.pages import walk
 from d22kit.schema import FRAME, KEY, VERSION
 from d22kit.snapshots import LAST_AUDIT
@@ -309,15 +309,15 @@ class _Audit:
         for page in self._pages(plan, workers):
             pages.append(page)
             if sum(page.frame.height for page in pages) >= COMMIT_ROWS:
-                yield _together(pages)
+                yield together(pages)
                 pages = []
         if pages:
-            yield _together(pages)
+            yield together(pages)
 
     def _pages(self, plan: Sequence[Window], workers: int) -> Iterator[Parsed]:
         for step in walk(self.service, plan, workers=workers, newest=newest, cancelled=self.cancelled):
             if step.rows is not None:
-                yield parse(step.rows, step.request_id)
+                yield parse([(step.rows, step.request_id)])
 
     def report(self, seconds: float) -> AuditReport:
         """Return what was found and done."""
@@ -356,7 +356,3 @@ def _parts(windows: Sequence[Compared]) -> Iterator[list[Compared]]:
             part = []
     if part:
         yield part
-
-
-def _together(pages: list[Parsed]) -> Parsed:
-    return Parsed(pl.concat([p.frame for p in pages]), [row for p in pages for row in p.quarantined])

@@ -1,13 +1,15 @@
 """Page bytes to typed frames: drift is named, a bad row is set apart, and the newest version wins.
 
-A page goes the short way (a strict check, then Polars' JSON reader) unless something in it is odd; then its
-rows are read one by one, so that one odd row costs its page and never a column.
+Pages go the short way (a strict check, then Polars' JSON reader, and all of them into types at once) unless
+something in one is odd; then its rows are read one by one, so that one odd row costs its page and never a column.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -80,36 +82,36 @@ _JSON_SCHEMA = pl.Schema(
 )
 
 
-def parse(rows: bytes, request_id: str | None = None) -> Parsed:
-    """Return the rows of a page as a typed frame, with what could not be stored set apart.
+def parse(pages: Sequence[tuple[bytes, str | None]]) -> Parsed:
+    """Return the rows of pages as one typed frame, in order, with what could not be stored set apart.
 
     Parameters
     ----------
-    rows
-        The JSON text of the `rows` array.
-    request_id
-        What the service called the answer; kept with quarantined rows.
+    pages
+        Of each page the JSON text of its `rows` array, and what the service called the answer, which is kept
+        with quarantined rows.
 
     Examples
     --------
-    >>> page = parse(b'[{"public_id": "664a1b2c3d4e5f60718294", "updated_at": "2026-05-17T06:19:02Z"}, 7]')
+    >>> rows = b'[{"public_id": "664a1b2c3d4e5f60718294", "updated_at": "2026-05-17T06:19:02Z"}, 7]'
+    >>> page = parse([(rows, "req-1")])
     >>> page.frame.height, page.quarantined[0].reason
     (1, 'the row is no JSON object')
     """
-    try:
-        plain = _passes(_STRICT, rows)
-        if not plain:
-            _LAX.decode(rows)
-            if _MINUS_ZERO.search(rows):
-                return _one_by_one(rows, request_id)
-        frame = (
-            _shape(pl.read_json(rows, schema=_JSON_SCHEMA)) if len(rows) > len("[{}]") else FRAME.to_frame()
-        )
-    except (msgspec.MsgspecError, UnicodeDecodeError, _NoTimeError, pl.exceptions.PolarsError):
-        return _one_by_one(rows, request_id)
-    if frame[KEY].has_nulls() or frame[VERSION].has_nulls():
-        return _one_by_one(rows, request_id)
-    return Parsed(frame) if plain else _with_extra(frame, rows)
+    texts = [_plain(rows) for rows, _ in pages]
+    plain = [text for text in texts if text is not None]
+    if plain and len(plain) == len(texts):
+        # Together: a call costs as much as its work on a page, and has other threads wait.
+        with suppress(_OddError):
+            return Parsed(_shape(pl.concat(plain, rechunk=True)))
+    return together([_page(*page, text) for page, text in zip(pages, texts, strict=True)])
+
+
+def together(pages: Sequence[Parsed]) -> Parsed:
+    """Return parsed pages as one, in order."""
+    frame = pl.concat([FRAME.to_frame(), *(page.frame for page in pages)])
+    quarantined = [row for page in pages for row in page.quarantined]
+    return Parsed(frame, quarantined, frozenset().union(*(page.unknown for page in pages)))
 
 
 def newest(rows: bytes) -> datetime | None:
@@ -151,6 +153,25 @@ def _passes(gate: msgspec.json.Decoder[Any], rows: bytes) -> bool:
     return True
 
 
+def _plain(rows: bytes) -> pl.DataFrame | None:
+    """Return the texts of a page, or None where a row has more or other than what is declared."""
+    with suppress(*_ODD):
+        if _passes(_STRICT, rows):
+            return pl.read_json(rows, schema=_JSON_SCHEMA)
+    return None
+
+
+def _page(rows: bytes, request_id: str | None, texts: pl.DataFrame | None) -> Parsed:
+    """Return one page, however odd it is."""
+    with suppress(*_ODD):
+        if texts is not None:
+            return Parsed(_shape(texts))
+        _LAX.decode(rows)
+        if not _MINUS_ZERO.search(rows):
+            return _with_extra(_shape(pl.read_json(rows, schema=_JSON_SCHEMA)), rows)
+    return _one_by_one(rows, request_id)
+
+
 def _with_extra(frame: pl.DataFrame, rows: bytes) -> Parsed:
     unknown: set[str] = set()
     extra = [_extra(*_undeclared(fields, unknown)) for fields in _FIELDS_OF_ALL.decode(rows)]
@@ -167,18 +188,29 @@ def _undeclared(fields: dict[str, Any], unknown: set[str]) -> tuple[dict[str, An
 
 
 def _shape(raw: pl.DataFrame) -> pl.DataFrame:
-    """Flatten the nested object, read the times, and number the words."""
+    """Flatten the nested object, read the times, and number the words.
+
+    Raises
+    ------
+    _OddError
+        Where a row takes the long way.
+    """
     # Series by series: every select would cost a tenth of reading the page.
     columns = {c.name: raw[c.path] for c in FLAT}
     columns |= {NESTED[leaf.name]: leaf for leaf in raw[OBJECT].struct.unnest()}
     columns |= {name: _moments(columns[name]) for name in TIMES}
     columns |= {name: columns[name].cast(pl.Categorical) for name in VOCABULARY}
     columns[EXTRA] = pl.Series([None], dtype=pl.String).new_from_index(0, raw.height)
+    if columns[KEY].has_nulls() or columns[VERSION].has_nulls():
+        raise _OddError
     return pl.DataFrame([columns[name].alias(name) for name in FRAME])
 
 
-class _NoTimeError(Exception):
-    """A text that should be a time and is not plain ISO-8601."""
+class _OddError(Exception):
+    """A row that only the long way tells right: without key or time, or with a time that is no plain ISO-8601."""
+
+
+_ODD = (msgspec.MsgspecError, UnicodeDecodeError, pl.exceptions.PolarsError, _OddError)
 
 
 def _moments(texts: pl.Series) -> pl.Series:
@@ -187,9 +219,9 @@ def _moments(texts: pl.Series) -> pl.Series:
     try:
         moments.min(), moments.max()
     except (ValueError, OverflowError):  # a year that Python has not
-        raise _NoTimeError from None
+        raise _OddError from None
     if moments.null_count() > texts.null_count():
-        raise _NoTimeError
+        raise _OddError
     return moments
 
 
@@ -301,7 +333,7 @@ def _as_in_a_page(text: str) -> datetime | None:
     """Read what only Arrow's reader takes, a leap second for one, so that a row's fate is not its page's."""
     try:
         moment: datetime = _moments(pl.Series([text])).item()
-    except _NoTimeError:
+    except _OddError:
         return None
     return moment.astimezone(UTC)
 

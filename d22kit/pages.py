@@ -20,7 +20,7 @@ from d22kit.windows import EPOCH, Window, advance, anew, from_epoch, halve, narr
 
 __all__ = ["Step", "walk"]
 
-SPARE_PAGES = 4
+SPARE_PAGES = 8
 WORTH_SPLITTING = 6.0
 GUESS = timedelta(days=365)
 RESTARTS = 4

@@ -59,8 +59,8 @@ class Progress:
             form = "{l_bar}{bar}| {elapsed} elapsed, {remaining} left{postfix}"
             self._bar = tqdm(total=100, desc="sync", bar_format=form)
 
-    def page(self, rows: int, windows: Iterable[Window], retries: int) -> None:
-        """Count a page, and see where the windows stand after it."""
+    def pages(self, rows: int, windows: Iterable[Window], retries: int) -> None:
+        """Count the rows of some pages, and see where the windows stand after them."""
         self._rows += rows
         self._windows |= {window.id: window for window in windows}
         if self._origin is None:

@@ -18,6 +18,8 @@ import httpcore
 __all__ = ["Backend", "Cancelled", "Watch"]
 
 GLANCE = 0.2
+AT_ONCE = 256 << 10
+"""Bytes read at once at least: a page takes few reads, and each has the other threads wait."""
 
 
 class Cancelled(Exception):  # noqa: N818 - it is no error: somebody asked for it
@@ -113,7 +115,7 @@ class _Stream(httpcore.NetworkStream):
             if left <= 0:
                 raise httpcore.ReadTimeout("the answer took too long")
             try:
-                return self._stream.read(max_bytes, min(left, GLANCE))
+                return self._stream.read(max(max_bytes, AT_ONCE), min(left, GLANCE))
             except httpcore.ReadTimeout:
                 continue
 

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,9 +22,8 @@ from d22kit.display import Facts, number
 from d22kit.endpoint import Service
 from d22kit.errors import D22kitError, InputError, StoreError, StoreNotFoundError
 from d22kit.frames import Parsed, newest, parse
-from d22kit.pages import walk
+from d22kit.pages import Step, walk
 from d22kit.progress import Progress
-from d22kit.schema import FRAME
 from d22kit.staging import Batch, Staging
 from d22kit.state import NEVER, Counts, State
 from d22kit.store import Store
@@ -228,7 +227,7 @@ class _Run:
     counts: Counts = field(default_factory=Counts)
     pages: int = 0
     unknown: set[str] = field(default_factory=set)
-    fresh: list[tuple[Parsed | None, tuple[Window, ...]]] = field(default_factory=list)
+    fresh: list[Step] = field(default_factory=list)
     planned: dict[int, Window] = field(default_factory=dict)
     staged: list[Batch] = field(default_factory=list)
     beyond: bool = False
@@ -295,11 +294,7 @@ class _Run:
             for step in steps:
                 whole = whole and (workers == 1 or len(step.windows) == 1)
                 self.beyond |= any(w.until == FOREVER and _passed(w) for w in step.windows)
-                page = None if step.rows is None else parse(step.rows, step.request_id)
-                # In one: a Ctrl-C may come after any call, and no window may move past rows that are not at hand.
-                self.fresh.append((page, step.windows))
-                if page is not None:
-                    self._tell(page)
+                self.fresh.append(step)
                 if len(self.fresh) >= STAGE_PAGES:
                     self._stage()
                 self._commit(at_least=COMMIT_ROWS)
@@ -325,28 +320,26 @@ class _Run:
         self._commit()
         self._settle()
 
-    def _tell(self, page: Parsed) -> None:
-        self.pages += 1
-        for name in sorted(page.unknown - self.unknown):
-            log.warning("The service sends a new field, %s; its values are kept in the column extra.", name)
-        self.unknown |= page.unknown
-        self.bar.page(page.frame.height, self._moved().values(), self.service.stats.retries)
-
-    def _moved(self) -> dict[int, Window]:
-        return {window.id: window for _, windows in self.fresh for window in windows}
-
     def _stage(self) -> None:
         """Make the pages at hand durable."""
         if not self.fresh:
             return
-        pages = [page for page, _ in self.fresh if page is not None]
-        rows = pl.concat([page.frame for page in pages]) if pages else FRAME.to_frame()
-        quarantined = tuple(row for page in pages for row in page.quarantined)
+        pages = [(step.rows, step.request_id) for step in self.fresh if step.rows is not None]
+        moved = {window.id: window for step in self.fresh for window in step.windows}
+        parsed = parse(pages)
         # The first batch of a plan carries all of it: a kill may come before the first commit.
-        windows = tuple((self.planned | self._moved()).values())
-        batch = Batch(rows, quarantined, windows, self.state.claim, self.state.floor)
+        windows = tuple((self.planned | moved).values())
+        batch = Batch(parsed.frame, tuple(parsed.quarantined), windows, self.state.claim, self.state.floor)
         self.staged.append(self.staging.put(batch))
         self.fresh, self.planned = [], {}
+        self._tell(len(pages), parsed, moved.values())
+
+    def _tell(self, pages: int, parsed: Parsed, moved: Iterable[Window]) -> None:
+        self.pages += pages
+        for name in sorted(parsed.unknown - self.unknown):
+            log.warning("The service sends a new field, %s; its values are kept in the column extra.", name)
+        self.unknown |= parsed.unknown
+        self.bar.pages(parsed.frame.height, moved, self.service.stats.retries)
 
     def _put_away(self) -> None:
         self._stage()

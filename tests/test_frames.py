@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from d22kit.frames import _one_by_one, latest_wins, newest, parse
+from d22kit.frames import _one_by_one, latest_wins, newest, parse, together
 from d22kit.schema import FRAME, KEY, VERSION
 
 WHEN = "2026-05-17T06:19:02.905Z"
@@ -24,7 +24,7 @@ def one(**fields: Any) -> dict[str, Any]:
 
 
 def read(*rows: object) -> dict[str, Any]:
-    page = parse(json.dumps(rows).encode(), "req-1")
+    page = parse([(json.dumps(rows).encode(), "req-1")])
     assert not page.quarantined, page.quarantined
     assert page.frame.schema == FRAME
     return page.frame.row(0, named=True)
@@ -72,7 +72,7 @@ def test_a_number_where_text_is_declared_keeps_its_letters(value: object) -> Non
 @pytest.mark.parametrize("beside", [b"", b',"x":1'])
 @pytest.mark.parametrize("digits", [b"0", b"-0", b"-0.0", b"1.50", b"1e400"])
 def test_a_number_keeps_its_letters_whatever_its_page_holds(digits: bytes, beside: bytes) -> None:
-    page = parse(b'[{"public_id":"a","updated_at":"2026-05-17","status": %s%s}]' % (digits, beside))
+    page = parse([(b'[{"public_id":"a","updated_at":"2026-05-17","status": %s%s}]' % (digits, beside), None)])
     assert page.frame["status"].to_list() == [digits.decode()]
 
 
@@ -83,7 +83,8 @@ def test_an_empty_delivery_status_is_null(delivery: object) -> None:
 
 
 def test_unknown_fields_are_kept_to_the_letter_and_named() -> None:
-    page = parse(b'[{"public_id":"a","updated_at":"2026-05-17","z":{"n":1.50},"delivery_status":{"mx":[1]}}]')
+    rows = b'[{"public_id":"a","updated_at":"2026-05-17","z":{"n":1.50},"delivery_status":{"mx":[1]}}]'
+    page = parse([(rows, None)])
     assert page.unknown == {"z", "delivery_status.mx"}
     assert page.frame["extra"].to_list() == ['{"delivery_status":{"mx":[1]},"z":{"n":1.50}}']
 
@@ -108,21 +109,28 @@ def test_an_unreadable_creation_time_is_kept_beside_the_row() -> None:
     ],
 )
 def test_a_row_that_cannot_be_stored_is_set_apart_with_its_reason(row: object, reason: str) -> None:
-    page = parse(json.dumps([one(), row]).encode(), "req-1")
+    page = parse([(json.dumps([one(), row]).encode(), "req-1")])
     assert page.frame.height == 1
     (bad,) = page.quarantined
     assert (bad.reason, bad.request_id, json.loads(bad.raw)) == (reason, "req-1", row)
 
 
 def test_empty_pages_are_empty() -> None:
-    for rows in (b"[]", b"[ ]"):
-        assert parse(rows).frame.equals(FRAME.to_frame())
+    assert parse([]).frame.equals(FRAME.to_frame())
+    for rows in (b"[]", b"[ ]", b"[    ]"):
+        assert parse([(rows, None)]).frame.equals(FRAME.to_frame())
         assert newest(rows) is None
+
+
+def test_a_lone_empty_row_is_set_apart() -> None:
+    page = parse([(b"[{}]", "req-1")])
+    assert (page.frame.height, page.quarantined[0].raw) == (0, "{}")
 
 
 def test_long_and_odd_texts_survive() -> None:
     texts = ["x" * 1_000_000, "a\x00b", "مرحبا 👋", '"},{"', ""]
-    page = parse(json.dumps([one(public_id=str(i), purpose=text) for i, text in enumerate(texts)]).encode())
+    rows = json.dumps([one(public_id=str(i), purpose=text) for i, text in enumerate(texts)]).encode()
+    page = parse([(rows, None)])
     assert page.frame["purpose"].to_list() == texts
 
 
@@ -165,14 +173,15 @@ odd_rows = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(odd_rows, max_size=4))
-def test_every_row_is_stored_or_set_apart_and_both_ways_agree(rows: list[dict[str, Any]]) -> None:
-    raw = json.dumps(rows).encode("utf-8", "replace")
-    quick, slow = parse(raw), _one_by_one(raw, None)
-    assert quick.frame.height + len(quick.quarantined) == len(rows)
-    assert_frame_equal(quick.frame, slow.frame)
-    assert quick.quarantined == slow.quarantined
-    assert quick.unknown == slow.unknown
+@given(st.lists(st.lists(odd_rows | st.builds(one), max_size=3), max_size=4))
+def test_every_row_is_stored_or_set_apart_and_all_ways_agree(pages: list[list[dict[str, Any]]]) -> None:
+    raw = [(json.dumps(rows).encode("utf-8", "replace"), f"req-{n}") for n, rows in enumerate(pages)]
+    quick = parse(raw)
+    assert quick.frame.height + len(quick.quarantined) == sum(map(len, pages))
+    for other in (together([parse([page]) for page in raw]), together([_one_by_one(*page) for page in raw])):
+        assert_frame_equal(quick.frame, other.frame)
+        assert quick.quarantined == other.quarantined
+        assert quick.unknown == other.unknown
 
 
 versions = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=12)

@@ -30,8 +30,8 @@ def test_the_log_tells_rows_share_workers_retries_and_the_time_left(caplog: pyte
     with Progress(shown=False) as bar:
         bar.plan([WHOLE], workers=4)
         early, late = split(advance(WHOLE, "next", START + DAY), START + 5 * DAY, 2)
-        bar.page(1_000, [early, late], retries=3)
-        bar.page(500, [advance(late, None, START + 9 * DAY)], retries=3)
+        bar.pages(1_000, [early, late], retries=3)
+        bar.pages(500, [advance(late, None, START + 9 * DAY)], retries=3)
     first, second = lines(caplog)
     assert first.startswith("sync: 10.0% of the time range, rows 1,000, rows/s ")
     assert "workers 2, retries 3, time left " in first
@@ -42,7 +42,7 @@ def test_the_log_tells_rows_share_workers_retries_and_the_time_left(caplog: pyte
 def test_nothing_is_promised_before_it_is_known_where_data_begins(caplog: pytest.LogCaptureFixture) -> None:
     with Progress(shown=False) as bar:
         bar.plan([Window(1, since=None, until=START, stop=START)], workers=1)
-        bar.page(0, [], retries=0)
+        bar.pages(0, [], retries=0)
     assert lines(caplog)[0].startswith("sync: 0.0% of the time range, ")
     assert lines(caplog)[0].endswith("time left unknown")
 
@@ -52,9 +52,9 @@ def test_the_bar_shows_the_same_and_a_notice_stands_above_it(
 ) -> None:
     with Progress(shown=True) as bar:
         bar.plan([WHOLE], workers=4)
-        bar.page(1_000, [advance(WHOLE, "next", START + 4 * DAY)], retries=0)
+        bar.pages(1_000, [advance(WHOLE, "next", START + 4 * DAY)], retries=0)
         bar.notice("The service is gone; the next attempt is in 30 s.")
-        bar.page(1_000, [advance(WHOLE, None, START + 9 * DAY)], retries=1)
+        bar.pages(1_000, [advance(WHOLE, None, START + 9 * DAY)], retries=1)
     shown = capsys.readouterr().err
     assert "The service is gone" in shown
     assert "100%" in shown
@@ -66,5 +66,5 @@ def test_the_bar_shows_the_same_and_a_notice_stands_above_it(
 def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress() as bar:
         bar.plan([WHOLE], workers=1)
-        bar.page(1, [], retries=0)
+        bar.pages(1, [], retries=0)
     assert capsys.readouterr() == ("", "")

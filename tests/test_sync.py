@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -187,15 +187,15 @@ def test_a_ctrl_c_between_any_two_lines_loses_no_row(
     assert_equal(tmp_path / "cut", backfill)
 
 
-def test_a_ctrl_c_while_a_page_is_read_loses_no_row(
+def test_a_ctrl_c_while_pages_are_read_loses_no_row(
     backfill: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = iter(range(12))
 
-    def interrupt(rows: bytes, request_id: str | None) -> Parsed:
-        if next(read) == 5:
+    def interrupt(pages: Sequence[tuple[bytes, str | None]]) -> Parsed:
+        if next(read) == 1:
             raise KeyboardInterrupt
-        return parse(rows, request_id)
+        return parse(pages)
 
     with monkeypatch.context() as patched:
         patched.setattr("d22kit.syncing.parse", interrupt)
