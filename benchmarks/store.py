@@ -2,9 +2,10 @@
 
     python benchmarks/store.py --rows 1_000_000 10_000_000
 
-Both stores have the same days. The increment changes 10,000 rows of the last 20 days, so it touches as many partitions
-in either; the load is compared with `polars.read_parquet` of one clean file of the same rows. Each measurement runs in
-a process of its own and is the best of some; peak memory counts the imports.
+A large store has as many days as a small one and more rows in each (`denser`), or as many rows a day and more days
+(`longer`). The increment changes 10,000 rows of the last 20 days, so it touches as many partitions in each; the load
+is compared with `polars.read_parquet` of one clean file of the same rows. Each measurement runs in a process of its own
+and is the best of some; peak memory counts the imports.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import polars as pl
 
 import d22kit
 from d22kit.commits import commit_rows
-from d22kit.schema import KEY, STORED, VERSION
+from d22kit.schema import CREATED, KEY, STORED, VERSION
 from d22kit.simulator import generate
 from d22kit.state import State
 from d22kit.store import Store
@@ -51,17 +52,26 @@ ACTS = {
 }
 
 
-def copies(rows: int) -> Iterator[pl.DataFrame]:
-    """Give as many rows, in copies of one lender that differ in their keys."""
+def copies(rows: int, kind: str) -> Iterator[pl.DataFrame]:
+    """Give as many rows, in copies of one lender that differ in their keys, and in a longer store in their years."""
     lender = generate(min(rows, COPY), seed=7).cast(dict(STORED)).sort(VERSION)  # type: ignore[arg-type]
+    days = (lender[VERSION].max() - lender[VERSION].min()).days + 1  # type: ignore[operator, union-attr]
     for n in range(max(1, rows // COPY)):
-        yield lender.with_columns(pl.col(KEY).str.slice(0, 21) + f"{n:03x}")
+        back = timedelta(days=n * days if kind == "longer" else 0)
+        second = pl.col(KEY).str.slice(0, 8).str.to_integer(base=16) - int(back.total_seconds())
+        key = pl.format(
+            "{}{}{}",
+            second.map_elements("{:08x}".format, pl.String),
+            pl.col(KEY).str.slice(8, 13),
+            pl.lit(f"{n:03x}"),
+        )
+        yield lender.with_columns(key.alias(KEY), pl.col(CREATED, VERSION) - back)
 
 
-def build(folder: Path, rows: int) -> None:
+def build(folder: Path, rows: int, kind: str) -> None:
     """Make a store, the same rows as one clean file, and the changed rows of one increment."""
     store = Store.create(folder / "store", "benchmark")
-    for frame in copies(rows):
+    for frame in copies(rows, kind):
         commit_rows(store, frame, [], State())
     everything = d22kit.scan(folder / "store").with_columns(pl.col(pl.Categorical).cast(pl.String))
     everything.sort(VERSION).sink_parquet(folder / "clean.parquet", compression="zstd")
@@ -101,13 +111,14 @@ def main() -> None:
     parser.add_argument("--best-of", type=int, default=3)
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}\n")
-    print(f"{'rows':>12} {'act':<14} {'seconds':>8} {'peak MB':>8}")
+    print(f"{'rows':>12} {'store':<8} {'act':<14} {'seconds':>8} {'peak MB':>8}")
     for rows in given.rows:
-        with tempfile.TemporaryDirectory() as folder:
-            build(Path(folder), rows)
-            for act in ACTS:
-                seconds, peak = best(Path(folder), act, given.best_of)
-                print(f"{rows:>12,} {act:<14} {seconds:>8.2f} {peak:>8.0f}", flush=True)
+        for kind in ("denser", "longer") if rows > COPY else ("",):
+            with tempfile.TemporaryDirectory() as folder:
+                build(Path(folder), rows, kind)
+                for act in ACTS:
+                    seconds, peak = best(Path(folder), act, given.best_of)
+                    print(f"{rows:>12,} {kind:<8} {act:<14} {seconds:>8.2f} {peak:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":
