@@ -26,7 +26,7 @@ GUESS = timedelta(days=365)
 RESTARTS = 4
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
-GENTLE_PAGES = 24
+GENTLE_PAGES = 40
 HEAVY_ROWS = 3
 """Bodies past the limit in a row, when one row was asked for, that may be accidents."""
 PAUSE = 0.003
@@ -72,8 +72,8 @@ def walk(
     idle
         Called when the next step lets one wait: the time to put away the last ones.
     gently
-        Begin with one worker and add one with every few pages: what killed the last walk may come again, and
-        every worker then loses a page.
+        Begin with one worker and one page ahead, and allow one more of both with every `GENTLE_PAGES`: what
+        killed the last walk may come again, and every page under way is then lost.
 
     Raises
     ------
@@ -197,6 +197,7 @@ class _Crew:
         self._runs: list[_Run] = []
         self._steps: deque[Step] = deque()
         self._room = workers + SPARE_PAGES
+        self._allowed, self._met = (1 if gently else self._room), 0
         self._appetite = _Appetite()
         self._change = threading.Condition()
         self._stop = threading.Event()
@@ -206,7 +207,6 @@ class _Crew:
             for n in range(workers)
         ]
         self._busy = workers
-        self._together, self._met = (1 if gently else workers), 0
 
     # The consumer's side.
 
@@ -268,7 +268,7 @@ class _Crew:
         with self._change:
             while not self._over():
                 run = None
-                if len(self._runs) < self._together:
+                if len(self._runs) < self._allowed:
                     run = self._begin_waiting() or self._begin_split()
                 if run is not None:
                     self._runs.append(run)
@@ -317,12 +317,12 @@ class _Crew:
             )
         newest = self._newest(page.rows)
         with self._change:
-            while len(self._steps) >= self._room and not self._over():
+            while len(self._steps) >= min(self._allowed, self._room) and not self._over():
                 self._change.wait(GLANCE)
             run.saw(advance(run.window, page.next_cursor, newest))
             self._appetite.digested(limit, run.window)
             self._met += 1
-            self._together += self._met % GENTLE_PAGES == 0
+            self._allowed += self._met % GENTLE_PAGES == 0
             self._say(page.rows, page.request_id, run.window)
             if run.window.done:
                 self._runs.remove(run)

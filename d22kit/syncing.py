@@ -22,7 +22,7 @@ from d22kit.display import Facts, number
 from d22kit.endpoint import Service
 from d22kit.errors import D22kitError, InputError, StoreError, StoreNotFoundError
 from d22kit.frames import Parsed, newest, parse
-from d22kit.pages import Step, walk
+from d22kit.pages import GENTLE_PAGES, Step, walk
 from d22kit.progress import Progress
 from d22kit.staging import Batch, Staging
 from d22kit.state import NEVER, Counts, State
@@ -295,7 +295,7 @@ class _Run:
                 whole = whole and (workers == 1 or len(step.windows) == 1)
                 self.beyond |= any(w.until == FOREVER and _passed(w) for w in step.windows)
                 self.fresh.append(step)
-                if len(self.fresh) >= STAGE_PAGES:
+                if len(self.fresh) >= self._enough():
                     self._stage()
                 self._commit(at_least=COMMIT_ROWS)
         return whole and not self.beyond
@@ -319,6 +319,13 @@ class _Run:
         self._stage()
         self._commit()
         self._settle()
+
+    def _enough(self) -> int:
+        """Return how many pages to stage together."""
+        if self.planned:  # By its first page a plan is durable, and the next sync knows of a kill.
+            return 1
+        # What killed the last sync may come again.
+        return min(STAGE_PAGES, 1 + self.pages // GENTLE_PAGES) if self.interrupted else STAGE_PAGES
 
     def _stage(self) -> None:
         """Make the pages at hand durable."""

@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -21,6 +22,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
+from starlette.requests import Request
 
 import d22kit
 from d22kit import syncing
@@ -165,6 +167,32 @@ def test_kill_after_kill_while_rows_change(simulation: Callable[..., Simulation]
     assert codes.count(-signal.SIGKILL) >= 4
     run(account(service), data, "sync")
     assert_frame_equal(d22kit.load(data).sort(KEY), service.truth().sort(KEY), categorical_as_str=True)
+
+
+def test_a_sync_that_is_killed_at_every_fifth_page_keeps_two_of_them(
+    simulation: Callable[..., Simulation], tmp_path: Path
+) -> None:
+    service, begun, lives = simulation(20_000), threading.Event(), 0
+
+    def perhaps_kill(number: int, request: Request) -> None:
+        nonlocal asked
+        asked += "exports" in request.url.path
+        if asked == (5 if lives else 15):  # by then the first page is on disk
+            begun.wait()
+            os.kill(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
+
+    service.service.hook = perhaps_kill
+    code = None
+    while code != 0:
+        asked = 0
+        child = FORKS.Process(target=run, args=(account(service), tmp_path, "sync"))
+        child.start()
+        begun.set()
+        child.join()
+        begun.clear()
+        code, lives = child.exitcode, lives + 1
+        assert lives < 13
+    assert_frame_equal(d22kit.load(tmp_path).sort(KEY), service.truth().sort(KEY), categorical_as_str=True)
 
 
 def with_little_room(act: Callable[..., object], *args: object) -> None:

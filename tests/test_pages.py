@@ -21,7 +21,7 @@ from test_endpoint import GOOD, cut_short, drip, reset, reset_inside, silent
 from d22kit import responses
 from d22kit.endpoint import Patience, Service
 from d22kit.errors import EndpointError, ProtocolError, RetriesExhaustedError
-from d22kit.pages import Step, walk
+from d22kit.pages import SPARE_PAGES, Step, walk
 from d22kit.windows import EPOCH, Window, missing
 
 QUICK = Patience(connect=2, silence=0.5, answer=1.0, attempts=8, first=0.001, longest=0.004)
@@ -183,7 +183,7 @@ def test_pages_ahead_of_the_consumer_are_bounded() -> None:
         while seen != len(faulty.pages):
             seen = len(faulty.pages)
             time.sleep(0.05)
-        assert seen <= 2 * 3 + 4 + 1
+        assert seen <= 2 * 3 + SPARE_PAGES + 1
         assert len(ids(steps)) >= 1990
 
 
@@ -205,12 +205,12 @@ def test_what_came_can_be_put_away_while_the_service_lets_one_wait() -> None:
 
 
 def test_a_gentle_walk_begins_with_one_worker_and_gets_to_all() -> None:
-    rows, together, met = records(800), threading.Barrier(4), threading.Event()
-    edges = [None, *(rows[n].at for n in (200, 400, 600)), rows[-1].at + MINUTE]
+    rows, together, met = records(1_200), threading.Barrier(4), threading.Event()
+    edges = [None, *(rows[n].at for n in (300, 600, 900)), rows[-1].at + MINUTE]
     windows = [Window(n, a, b, b, limit=5) for n, (a, b) in enumerate(pairwise(edges)) if b]
 
     def wait_for_the_others(request: Request) -> None:
-        if request.is_page and not met.is_set() and len(faulty.pages) > 80:
+        if request.is_page and not met.is_set() and len(faulty.pages) > 130:
             together.wait(10)
             met.set()
 
@@ -220,8 +220,18 @@ def test_a_gentle_walk_begins_with_one_worker_and_gets_to_all() -> None:
                 service, windows, workers=4, newest=newest, cancelled=threading.Event(), gently=True
             )
             assert set(ids(gentle)) == faulty.truth
-        assert {request.query["until"] for request in faulty.pages[:24]} == {faulty.pages[0].query["until"]}
+        assert {request.query["until"] for request in faulty.pages[:40]} == {faulty.pages[0].query["until"]}
         assert met.is_set()
+
+
+def test_a_gentle_walk_runs_no_more_than_a_page_ahead_at_first() -> None:
+    rows = records(400)
+    with Faulty(rows) as faulty, Service(faulty.endpoint, patience=QUICK) as service:
+        steps = walk(service, plan(rows), workers=4, newest=newest, cancelled=threading.Event(), gently=True)
+        for taken in range(1, 30):
+            next(steps)
+            # One waits to be taken, and one for its place.
+            assert len(faulty.pages) <= taken + 2
 
 
 # Ends.
