@@ -20,7 +20,8 @@ from d22kit.windows import EPOCH, Window, advance, anew, from_epoch, halve, narr
 
 __all__ = ["Step", "walk"]
 
-SPARE_PAGES = 8
+SPARE_PAGES, SPARE_BYTES = 8, 8 << 20
+"""How far workers run ahead of what is done with their pages: so many pages more than workers, and bytes of rows."""
 WORTH_SPLITTING = 6.0
 GUESS = timedelta(days=365)
 RESTARTS = 4
@@ -317,7 +318,7 @@ class _Crew:
             )
         newest = self._newest(page.rows)
         with self._change:
-            while len(self._steps) >= min(self._allowed, self._room) and not self._over():
+            while self._far_ahead() and not self._over():
                 self._change.wait(GLANCE)
             run.saw(advance(run.window, page.next_cursor, newest))
             self._appetite.digested(limit, run.window)
@@ -326,6 +327,10 @@ class _Crew:
             self._say(page.rows, page.request_id, run.window)
             if run.window.done:
                 self._runs.remove(run)
+
+    def _far_ahead(self) -> bool:
+        waiting = sum(len(step.rows or b"") for step in self._steps)
+        return len(self._steps) >= min(self._allowed, self._room) or waiting >= SPARE_BYTES
 
     def _lighten(self, run: _Run, limit: int, error: TooHeavyError) -> None:
         """Ask for less: of time and of rows after a 504, of rows after a body past the limit."""

@@ -38,8 +38,8 @@ COMMIT_ROWS = 80_000
 """Rows in a commit: enough for large files, few enough to hold in memory."""
 IDLE_ROWS = 40_000
 """Rows in a commit when the service lets one wait: then little is left to do at the end."""
-STAGE_PAGES = 8
-"""Pages put on disk together, or fewer when the service lets one wait: what a kill may cost."""
+STAGE_PAGES, STAGE_BYTES = 8, 8 << 20
+"""Pages put on disk together, or fewer when they are large or the service lets one wait: what a kill may cost."""
 AHEAD = timedelta(minutes=5)
 """How far past the server's now an open end is taken to lie; what is found beyond it gets another pass."""
 FOREVER = NEVER
@@ -295,7 +295,7 @@ class _Run:
                 whole = whole and (workers == 1 or len(step.windows) == 1)
                 self.beyond |= any(w.until == FOREVER and _passed(w) for w in step.windows)
                 self.fresh.append(step)
-                if len(self.fresh) >= self._enough():
+                if self._is_enough():
                     self._stage()
                 self._commit(at_least=COMMIT_ROWS)
         return whole and not self.beyond
@@ -320,12 +320,14 @@ class _Run:
         self._commit()
         self._settle()
 
-    def _enough(self) -> int:
-        """Return how many pages to stage together."""
+    def _is_enough(self) -> bool:
+        """Tell whether the pages at hand are to be staged."""
         if self.planned:  # By its first page a plan is durable, and the next sync knows of a kill.
-            return 1
+            return True
         # What killed the last sync may come again.
-        return min(STAGE_PAGES, 1 + self.pages // GENTLE_PAGES) if self.interrupted else STAGE_PAGES
+        pages = 1 + self.pages // GENTLE_PAGES if self.interrupted else STAGE_PAGES
+        size = sum(len(step.rows or b"") for step in self.fresh)
+        return len(self.fresh) >= min(pages, STAGE_PAGES) or size >= STAGE_BYTES
 
     def _stage(self) -> None:
         """Make the pages at hand durable."""

@@ -21,7 +21,7 @@ from test_endpoint import GOOD, cut_short, drip, reset, reset_inside, silent
 from d22kit import responses
 from d22kit.endpoint import Patience, Service
 from d22kit.errors import EndpointError, ProtocolError, RetriesExhaustedError
-from d22kit.pages import SPARE_PAGES, Step, walk
+from d22kit.pages import SPARE_BYTES, SPARE_PAGES, Step, walk
 from d22kit.windows import EPOCH, Window, missing
 
 QUICK = Patience(connect=2, silence=0.5, answer=1.0, attempts=8, first=0.001, longest=0.004)
@@ -174,7 +174,11 @@ def test_splitting_costs_few_pages() -> None:
         assert len(faulty.pages) <= 300 * 1.1
 
 
-def test_pages_ahead_of_the_consumer_are_bounded() -> None:
+@pytest.mark.parametrize(("size", "waiting"), [(SPARE_BYTES, 3 + SPARE_PAGES), (1, 1)])
+def test_pages_ahead_of_the_consumer_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, size: int, waiting: int
+) -> None:
+    monkeypatch.setattr("d22kit.pages.SPARE_BYTES", size)
     rows = records(2000)
     with Faulty(rows) as faulty, Service(faulty.endpoint, patience=QUICK) as service:
         steps = walking(service, plan(rows), workers=3)
@@ -183,7 +187,7 @@ def test_pages_ahead_of_the_consumer_are_bounded() -> None:
         while seen != len(faulty.pages):
             seen = len(faulty.pages)
             time.sleep(0.05)
-        assert seen <= 2 * 3 + SPARE_PAGES + 1
+        assert seen <= 3 + waiting + 1  # each worker holds one, and one is taken
         assert len(ids(steps)) >= 1990
 
 
