@@ -102,7 +102,7 @@ def parse(pages: Sequence[tuple[bytes, str | None]]) -> Parsed:
     plain = [text for text in texts if text is not None]
     if plain and len(plain) == len(texts):
         # Together: a call costs as much as its work on a page, and has other threads wait.
-        with suppress(_OddError):
+        with suppress(*_ODD):
             return Parsed(_shape(pl.concat(plain, rechunk=True)))
     return together([_page(*page, text) for page, text in zip(pages, texts, strict=True)])
 
