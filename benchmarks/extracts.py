@@ -22,12 +22,11 @@ import polars as pl
 
 import d22kit
 from d22kit.commits import commit_rows
+from d22kit.extracts.conditions import DETAIL
 from d22kit.schema import EXTRA, KEY, STORED, VERSION
 from d22kit.simulator import generate
 from d22kit.state import State
 from d22kit.store import Store
-
-DETAIL = "delivery_error_detail"
 
 
 def fill(place: Path, rows: int) -> None:

@@ -55,7 +55,7 @@ ACTS = {
 def copies(rows: int, kind: str) -> Iterator[pl.DataFrame]:
     """Give as many rows, in copies of one lender that differ in their keys, and in a longer store in their years."""
     lender = generate(min(rows, COPY), seed=7).cast(dict(STORED)).sort(VERSION)  # type: ignore[arg-type]
-    days = (lender[VERSION].max() - lender[VERSION].min()).days + 1  # type: ignore[operator, union-attr]
+    days = lender.select((pl.col(VERSION).max() - pl.col(VERSION).min()).dt.total_days()).item() + 1
     for n in range(max(1, rows // COPY)):
         back = timedelta(days=n * days if kind == "longer" else 0)
         second = pl.col(KEY).str.slice(0, 8).str.to_integer(base=16) - int(back.total_seconds())

@@ -179,7 +179,7 @@ def test_a_sync_that_is_killed_at_every_fifth_page_keeps_two_of_them(
         asked += "exports" in request.url.path
         if asked == (5 if lives else 15):  # by then the first page is on disk
             begun.wait()
-            os.kill(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
+            child.kill()
 
     service.service.hook = perhaps_kill
     code = None
