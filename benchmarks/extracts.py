@@ -38,7 +38,7 @@ def fill(place: Path, rows: int) -> None:
 def by_hand(store: Path) -> pl.LazyFrame:
     """Return the rows of an extract as one would make them without it."""
     rows: pl.DataFrame = d22kit.classify(d22kit.load(store))
-    hidden = rows.with_columns(d22kit.mask(rows[DETAIL]), pl.lit(None, pl.String).alias(EXTRA))
+    hidden = rows.with_columns(d22kit.mask(pl.col(DETAIL)), pl.lit(None, pl.String).alias(EXTRA))
     return hidden.sort(VERSION, KEY).lazy()
 
 

@@ -61,7 +61,8 @@ def mask(text: T) -> T:
     Parameters
     ----------
     text
-        `str`, None, a Polars or pandas Series, or a Polars expression of texts.
+        `str`, None, a Polars or pandas Series, or a Polars expression of texts. Mask before you group: a call has
+        a fixed cost, and an expression under `agg` or `over` is called for every group.
 
     Returns
     -------
@@ -120,7 +121,8 @@ def _apply(text: Any, function: Callable[[pl.Series], pl.Series]) -> Any:
     if isinstance(text, pl.Series):
         return function(text)
     if isinstance(text, pl.Expr):
-        return text.map_batches(function, return_dtype=pl.String, is_elementwise=True)
+        # Not as elementwise: it would be called anew, at its fixed cost, for every file that a scan reads.
+        return text.map_batches(function, return_dtype=pl.String)
     if type(text).__module__.partition(".")[0] == "pandas":
         values = text.astype(object).where(text.notna(), None).tolist()
         done = function(pl.Series(values, dtype=pl.String, strict=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Literal
 from urllib.parse import quote
 
 import pandas as pd
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from d22kit.errors import InputError
 from d22kit.masking import LIMIT, mask, template
@@ -144,6 +146,23 @@ def test_every_kind_of_text_comes_back_as_it_came() -> None:
     pd.testing.assert_series_equal(
         mask(pd.Series(texts, index, name="t")), pd.Series(hidden, index, object, "t")
     )
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_an_expression_hides_what_a_series_does(engine: Literal["in-memory", "streaming"]) -> None:
+    texts = [None, "to ana@acme.example", "queue 4DB6F1", "to ana@acme.example", "550 mailbox full", None]
+    pieces = [
+        pl.DataFrame({"n": n % 2, "t": text}, {"n": pl.Int64, "t": pl.String}) for n, text in enumerate(texts)
+    ]
+    frame = pl.concat(pieces, rechunk=False).lazy().with_columns(m=mask(pl.Series(texts)))
+    text, hidden = mask(pl.col("t")), pl.col("m")
+    alike = pl.all_horizontal(one.eq_missing(hidden) for one in (text, text.over("n")))
+    assert frame.select(alike.all()).collect(engine=engine).item()
+    for one, other in (
+        (frame.group_by("n").agg(text.sort()), frame.group_by("n").agg(hidden.sort().alias("t"))),
+        (frame.group_by(text).len(), frame.group_by(hidden.alias("t")).len()),
+    ):
+        assert_frame_equal(one.collect(engine=engine), other.collect(engine=engine), check_row_order=False)
 
 
 @pytest.mark.parametrize("empty", [pl.Series([], dtype=pl.String), pl.Series([None], dtype=pl.Null)])
