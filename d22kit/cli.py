@@ -169,7 +169,7 @@ def demo(rows: int, output: str) -> None:
 @main.command()
 @_data
 @_bounds("updated_at")
-@click.option("--workers", default=4, show_default=True, help="Windows walked at once.")
+@click.option("--workers", default=4, show_default=True, help="Windows walked at once, at most.")
 @click.option(
     "--lookback",
     default=10.0,

@@ -32,6 +32,8 @@ HEAVY_ROWS = 3
 """Bodies past the limit in a row, when one row was asked for, that may be accidents."""
 PAUSE = 0.003
 """Seconds without a page after which the walk counts as idle."""
+AT_FIRST, FED = 1, 16
+"""Windows walked at first; with a pause no more than so many pages after the last one, one more is walked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def walk(
     plan
         Disjoint windows; those that are done are passed over.
     workers
-        How many windows to walk at once. A worker without one takes over the later half of the slowest.
+        How many windows to walk at once, at most. It begins with one; while pages come more slowly than they are
+        taken, a worker without a window takes over the later half of the slowest.
     newest
         The largest `updated_at` of a page's rows, or None.
     cancelled
@@ -199,6 +202,7 @@ class _Crew:
         self._steps: deque[Step] = deque()
         self._room = workers + SPARE_PAGES
         self._allowed, self._met = (1 if gently else self._room), 0
+        self._wanted = AT_FIRST
         self._appetite = _Appetite()
         self._change = threading.Condition()
         self._stop = threading.Event()
@@ -214,9 +218,14 @@ class _Crew:
     def steps(self, idle: Callable[[], None]) -> Iterator[Step]:
         for thread in self._threads:
             thread.start()
+        fed = FED
         while True:
+            fed += 1
             if self._lets_wait():
                 idle()
+                if fed <= FED:
+                    self._want_more()
+                fed = 0
             if (step := self._next_step()) is None:
                 break
             yield step
@@ -232,9 +241,16 @@ class _Crew:
             while not self._steps:
                 if not self._busy or self._over():
                     return None
-                self._change.wait(GLANCE)
+                if not self._change.wait(GLANCE):
+                    self._want_more()
             self._change.notify_all()
             return self._steps.popleft()
+
+    def _want_more(self) -> None:
+        """Have one more window walked: pages come more slowly than they are put away."""
+        with self._change:
+            self._wanted += 1
+            self._change.notify_all()
 
     def leave(self) -> None:
         self._stop.set()
@@ -269,7 +285,7 @@ class _Crew:
         with self._change:
             while not self._over():
                 run = None
-                if len(self._runs) < self._allowed:
+                if len(self._runs) < min(self._allowed, self._wanted):
                     run = self._begin_waiting() or self._begin_split()
                 if run is not None:
                     self._runs.append(run)

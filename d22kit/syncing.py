@@ -145,7 +145,7 @@ def sync(
         Bounds of `updated_at`, half-open, to fetch no more than these. `since` sets the store's floor, or
         moves it back; a later bare sync leaves no hole.
     workers
-        Windows walked at once.
+        Windows walked at once, at most: as many as it takes to keep up with the service.
     lookback
         How late the service may commit a change; this much before its own present is fetched again next time.
     progress

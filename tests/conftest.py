@@ -25,6 +25,14 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="module")
+def _all_at_once() -> Iterator[None]:
+    """Have every worker walk from the first page on, also where one is fast enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("d22kit.pages.AT_FIRST", 100)
+        yield
+
+
 @pytest.fixture(scope="session")
 def lender_frame() -> pl.DataFrame:
     """20,000 rows of the synthetic lender. Frames do not change: derive your own from it."""

@@ -24,6 +24,8 @@ from d22kit.simulator import Simulation, refuse, server
 from d22kit.simulator.index import index
 from d22kit.store import Store
 
+pytestmark = pytest.mark.usefixtures("_all_at_once")
+
 Start = Callable[..., Simulation]
 
 

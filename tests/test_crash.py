@@ -25,7 +25,7 @@ from polars.testing import assert_frame_equal
 from starlette.requests import Request
 
 import d22kit
-from d22kit import syncing
+from d22kit import pages, syncing
 from d22kit.commits import commit_rows, remove_keys
 from d22kit.errors import StoreError, StoreFormatError
 from d22kit.frames import Quarantined
@@ -79,7 +79,7 @@ def live(who: dict[str, str], data: Path, command: str, last: int) -> None:
         if next(numbers) == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    syncing.COMMIT_ROWS, syncing.STAGE_PAGES = 1_000, 1
+    syncing.COMMIT_ROWS, syncing.STAGE_PAGES, pages.AT_FIRST = 1_000, 1, 2
     acts(data, perhaps_die)
     run(who, data, command)
 

@@ -24,6 +24,8 @@ from d22kit.errors import EndpointError, ProtocolError, RetriesExhaustedError
 from d22kit.pages import SPARE_BYTES, SPARE_PAGES, Step, walk
 from d22kit.windows import EPOCH, Window, missing
 
+pytestmark = pytest.mark.usefixtures("_all_at_once")
+
 QUICK = Patience(connect=2, silence=0.5, answer=1.0, attempts=8, first=0.001, longest=0.004)
 HASTY = Patience(connect=2, silence=0.2, answer=0.3, attempts=30, first=0.001, longest=0.004)
 MINUTE = timedelta(minutes=1)
@@ -148,8 +150,12 @@ def test_a_small_increment_costs_one_request_for_each_page() -> None:
         assert len(faulty.pages) == 1
 
 
+@pytest.mark.parametrize("first", [1, 4])
 @pytest.mark.parametrize("empty", [0, 40])
-def test_every_worker_gets_busy_also_when_the_first_pages_are_empty(empty: int) -> None:
+def test_every_worker_gets_busy_also_when_the_first_pages_are_empty(
+    monkeypatch: pytest.MonkeyPatch, empty: int, first: int
+) -> None:
+    monkeypatch.setattr("d22kit.pages.AT_FIRST", first)
     rows = [Record(row.at, row.id, row.id >= empty * 10) for row in records(400 + empty * 10)]
     together = threading.Barrier(4)
 
@@ -165,6 +171,20 @@ def test_every_worker_gets_busy_also_when_the_first_pages_are_empty(empty: int) 
         steps = steps_of(faulty, plan(rows), workers=4)
         assert met.is_set()
         assert set(ids(steps)) == faulty.truth
+
+
+def test_one_worker_is_enough_for_a_walk_that_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d22kit.pages.AT_FIRST", 1)
+    rows = records(300)
+    with Faulty(rows) as faulty, Service(faulty.endpoint, patience=QUICK) as service:
+        steps = walking(service, plan(rows), workers=4)
+        taken = [next(steps)]
+        while not taken[-1].windows[-1].done:
+            while len(faulty.pages) < min(30, len(taken) + 3):
+                time.sleep(0.001)
+            taken.append(next(steps))
+        assert [len(step.windows) for step in taken] == [1] * 30
+        assert list(steps) == []
 
 
 def test_splitting_costs_few_pages() -> None:

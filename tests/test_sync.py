@@ -33,6 +33,8 @@ from d22kit.schema import KEY
 from d22kit.simulator import Simulation, refuse, simulate
 from d22kit.store import Store
 
+pytestmark = pytest.mark.usefixtures("_all_at_once")
+
 Start = Callable[..., Simulation]
 
 
