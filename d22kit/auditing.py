@@ -13,7 +13,7 @@ from typing import Literal
 
 import polars as pl
 
-from d22kit.commits import commit_rows, remove_keys
+from d22kit.commits import commit_rows, gathered, remove_keys
 from d22kit.config import Endpoint
 from d22kit.display import Facts, number
 from d22kit.endpoint import Service
@@ -305,14 +305,8 @@ class _Audit:
         return sum(page.frame.height + len(page.quarantined) for page in pages)
 
     def _batches(self, plan: Sequence[Window], workers: int) -> Iterator[Parsed]:
-        pages: list[Parsed] = []
-        for page in self._pages(plan, workers):
-            pages.append(page)
-            if sum(page.frame.height for page in pages) >= COMMIT_ROWS:
-                yield together(pages)
-                pages = []
-        if pages:
-            yield together(pages)
+        pages = self._pages(plan, workers)
+        return map(together, gathered(pages, lambda page: page.frame.height, COMMIT_ROWS))
 
     def _pages(self, plan: Sequence[Window], workers: int) -> Iterator[Parsed]:
         for step in walk(self.service, plan, workers=workers, newest=newest, cancelled=self.cancelled):

@@ -23,7 +23,7 @@ from d22kit.state import Counts, State
 from d22kit.store import OURS, Store, scan_files
 from d22kit.times import iso
 
-__all__ = ["commit_rows", "remove_keys"]
+__all__ = ["commit_rows", "gathered", "remove_keys"]
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ def _holding(keys: pl.Series, live: pl.DataFrame) -> pl.DataFrame:
     near = live.with_columns(first, pl.when(anywhere).then(keys.len()).otherwise(last).alias("last"))
     found = [pl.DataFrame(schema={KEY: pl.String, VERSION: FRAME[VERSION], "path": pl.String})]
     neighbours = near.filter(pl.col("last") > pl.col("first")).sort("low").iter_rows(named=True)
-    for files in _gathered(neighbours, _rows, AT_ONCE):
+    for files in gathered(neighbours, _rows, AT_ONCE):
         start, end = min(file["first"] for file in files), max(file["last"] for file in files)
         wanted = ordered.slice(start, end - start).to_frame(KEY).lazy()
         stored = scan_files([file["path"] for file in files], path="path").select(KEY, VERSION, "path")
@@ -145,7 +145,7 @@ def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | 
     """Write the touched partitions, a few at a time, and return the exchange of old files for new."""
     adds: list[AddAction] = []
     removes: list[RemoveAction] = []
-    for some in _gathered(_touched(plan, live), _Touched.rows, TOGETHER):
+    for some in gathered(_touched(plan, live), _Touched.rows, TOGETHER):
         parts = {day: _merged(plan, incoming, replaced) for day, incoming, replaced in some}
         adds += _write(store, {day: rows for day, rows in parts.items() if rows.height})
         removes += [_remove(file) for _, _, replaced in some for file in replaced]
@@ -154,7 +154,7 @@ def _rewrite(store: Store, plan: _Plan, live: pl.DataFrame) -> list[AddAction | 
     return [*removes, *adds]
 
 
-def _gathered(items: Iterable[T], rows: Callable[[T], int], enough: int) -> Iterator[list[T]]:
+def gathered(items: Iterable[T], rows: Callable[[T], int], enough: int) -> Iterator[list[T]]:
     """Gather items until they have enough rows."""
     some: list[T] = []
     for item in items:
