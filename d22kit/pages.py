@@ -391,8 +391,8 @@ class _Crew:
         with self._change:
             met, run.window = anew(run.window, self._ids)
             run.circle = _Circle()
-            if not met:
-                self._appetite.limit = max(1, limit // 2)
+            if not met:  # smaller pages lead to other cursors, and not too many
+                self._appetite.limit = max(1, limit - max(1, limit // 10))
             self._say(None, error.request_id, *met, run.window)
 
     def _say(self, rows: bytes | None, request_id: str | None, *windows: Window) -> None:

@@ -334,11 +334,29 @@ def test_a_dead_cursor_begins_anew_at_the_last_row_met() -> None:
         assert faulty.wrong == []
 
 
+@pytest.mark.parametrize("seed", [3, 4, 7])
+def test_dead_cursors_among_many_rows_of_one_moment_are_got_round(seed: int) -> None:
+    same = [Record(START + 20 * MINUTE, n) for n in range(20, 70)]
+    rows = [*records(20), *same, *(Record(row.at + 21 * MINUTE, 1_000 + row.id) for row in records(20))]
+    dead: set[str] = set()
+    chance = random.Random(seed)
+
+    def kill_some(request: Request) -> bytes | None:
+        cursor = request.query.get("cursor")
+        if cursor and chance.random() < 0.3:
+            dead.add(cursor)
+        return failure(500, "corrupt cursor") if cursor in dead else None
+
+    with Faulty(rows, kill_some) as faulty:
+        assert set(ids(steps_of(faulty, plan(rows, limit=20), workers=1))) == faulty.truth
+        assert dead
+
+
 def test_a_new_start_that_meets_a_cursor_again_is_no_circle() -> None:
     rows = [Record(row.at, row.id, shown=row.id > 50) for row in records(60)]
     with Faulty(rows) as faulty:
         faulty.fault = lambda request: failure(500) if 1 < len(faulty.pages) < 6 else None
-        assert set(ids(steps_of(faulty, plan(rows), workers=1))) == faulty.truth
+        assert set(ids(steps_of(faulty, plan(rows, limit=2), workers=1))) == faulty.truth
         cursors = [request.query.get("cursor") for request in faulty.pages]
         assert cursors[1] in cursors[6:]
 
