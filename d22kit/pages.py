@@ -312,6 +312,9 @@ class _Crew:
         return _Run(rest, pace=slowest.pace, long=True)
 
     def _advance(self, run: _Run) -> None:
+        with self._change:  # before it is asked for, or a page more would be lost with a kill
+            while self._far_ahead() and not self._over():
+                self._change.wait(GLANCE)
         window, limit = run.window, min(run.window.limit, self._appetite.limit)
         try:
             page = self._service.page(
@@ -334,8 +337,6 @@ class _Crew:
             )
         newest = self._newest(page.rows)
         with self._change:
-            while self._far_ahead() and not self._over():
-                self._change.wait(GLANCE)
             run.saw(advance(run.window, page.next_cursor, newest))
             self._appetite.digested(limit, run.window)
             self._met += 1
