@@ -24,7 +24,7 @@ SPARE_PAGES, SPARE_BYTES = 8, 8 << 20
 """How far workers run ahead of what is done with their pages: so many pages more than workers, and bytes of rows."""
 WORTH_SPLITTING = 6.0
 GUESS = timedelta(days=365)
-RESTARTS = 4
+RESTARTS = 8
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
 GENTLE_PAGES = 40
