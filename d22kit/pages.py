@@ -22,8 +22,7 @@ __all__ = ["Step", "walk"]
 
 SPARE_PAGES, SPARE_BYTES = 8, 8 << 20
 """How far workers run ahead of what is done with their pages: so many pages more than workers, and bytes of rows."""
-WORTH_SPLITTING = 6.0
-GUESS = timedelta(days=365)
+WORTH_SPLITTING, GUESS = 6.0, timedelta(days=365)
 RESTARTS = 8
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
@@ -393,7 +392,7 @@ class _Crew:
             met, run.window = anew(run.window, self._ids)
             run.circle = _Circle()
             if not met:  # smaller pages lead to other cursors, and not too many
-                self._appetite.limit = max(1, limit - max(1, limit // 10))
+                self._appetite.limit = max(1, limit * 9 // 10)
             self._say(None, error.request_id, *met, run.window)
 
     def _say(self, rows: bytes | None, request_id: str | None, *windows: Window) -> None:
