@@ -23,10 +23,9 @@ __all__ = ["Step", "walk"]
 SPARE_PAGES, SPARE_BYTES = 8, 8 << 20
 """How far workers run ahead of what is done with their pages: so many pages more than workers, and bytes of rows."""
 WORTH_SPLITTING, GUESS = 6.0, timedelta(days=365)
-RESTARTS = 8
+RESTARTS, GENTLE_PAGES = 8, 40
 SMALLEST_LIMIT, SMALLEST_REACH = 10, timedelta(seconds=1)
 GLANCE, FAREWELL = 0.2, 0.5
-GENTLE_PAGES = 40
 HEAVY_ROWS = 3
 """Bodies past the limit in a row, when one row was asked for, that may be accidents."""
 PAUSE = 0.003
@@ -75,8 +74,8 @@ def walk(
     idle
         Called when the next step lets one wait: the time to put away the last ones.
     gently
-        Begin with one worker and one page ahead, and allow one more of both with every `GENTLE_PAGES`: what
-        killed the last walk may come again, and every page under way is then lost.
+        Begin with one worker and no page ahead of what is put away, and allow one more of both with every
+        `GENTLE_PAGES`: what killed the last walk may come again, and every page under way is then lost.
 
     Raises
     ------
@@ -201,7 +200,7 @@ class _Crew:
         self._steps: deque[Step] = deque()
         self._room = workers + SPARE_PAGES
         self._allowed, self._met = (1 if gently else self._room), 0
-        self._wanted = AT_FIRST
+        self._wanted, self._held = AT_FIRST, 0
         self._appetite = _Appetite()
         self._change = threading.Condition()
         self._stop = threading.Event()
@@ -233,6 +232,8 @@ class _Crew:
 
     def _lets_wait(self) -> bool:
         with self._change:
+            self._held = 0
+            self._change.notify_all()
             return not self._change.wait_for(lambda: self._steps or not self._busy or self._over(), PAUSE)
 
     def _next_step(self) -> Step | None:
@@ -242,7 +243,7 @@ class _Crew:
                     return None
                 if not self._change.wait(GLANCE):
                     self._want_more()
-            self._change.notify_all()
+            self._held = 1  # until the consumer comes back for more
             return self._steps.popleft()
 
     def _want_more(self) -> None:
@@ -283,10 +284,8 @@ class _Crew:
     def _take(self) -> _Run | None:
         with self._change:
             while not self._over():
-                run = None
-                if len(self._runs) < min(self._allowed, self._wanted):
-                    run = self._begin_waiting() or self._begin_split()
-                if run is not None:
+                room = len(self._runs) < min(self._allowed, self._wanted)
+                if room and (run := self._begin_waiting() or self._begin_split()):
                     self._runs.append(run)
                     return run
                 if not self._runs:
@@ -346,7 +345,7 @@ class _Crew:
 
     def _far_ahead(self) -> bool:
         waiting = sum(len(step.rows or b"") for step in self._steps)
-        return len(self._steps) >= min(self._allowed, self._room) or waiting >= SPARE_BYTES
+        return len(self._steps) + self._held >= min(self._allowed, self._room) or waiting >= SPARE_BYTES
 
     def _lighten(self, run: _Run, limit: int, error: TooHeavyError) -> None:
         """Ask for less: of time and of rows after a 504, of rows after a body past the limit."""
