@@ -375,6 +375,8 @@ class _Run:
     def _make_version(self, batches: list[Batch], state: State) -> Counts:
         rows = pl.concat([self.staging.rows(batch) for batch in batches])
         quarantined = [row for batch in batches for row in batch.quarantined]
+        with suppress(KeyboardInterrupt):  # a Ctrl-C also ends what Polars does in this thread
+            return commit_rows(self.store, rows, quarantined, state)
         return commit_rows(self.store, rows, quarantined, state)
 
 
