@@ -284,8 +284,8 @@ class _Crew:
     def _take(self) -> _Run | None:
         with self._change:
             while not self._over():
-                room = len(self._runs) < min(self._allowed, self._wanted)
-                if room and (run := self._begin_waiting() or self._begin_split()):
+                more = len(self._runs) < min(self._allowed, self._wanted)
+                if more and (run := self._begin_waiting() or self._begin_split()):
                     self._runs.append(run)
                     return run
                 if not self._runs:

@@ -175,16 +175,22 @@ def test_every_worker_gets_busy_also_when_the_first_pages_are_empty(
 
 def test_one_worker_is_enough_for_a_walk_that_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d22kit.pages.AT_FIRST", 1)
-    rows = records(300)
-    with Faulty(rows) as faulty, Service(faulty.endpoint, patience=QUICK) as service:
+    rows, asked = records(300), threading.Semaphore(0)
+
+    def count(request: Request) -> None:
+        if request.is_page:
+            asked.release()
+
+    with Faulty(rows, count) as faulty, Service(faulty.endpoint, patience=QUICK) as service:
         steps = walking(service, plan(rows), workers=4)
         taken = [next(steps)]
-        while not taken[-1].windows[-1].done:
-            while len(faulty.pages) < min(30, len(taken) + 3):
-                time.sleep(0.001)
+        assert asked.acquire(timeout=10)
+        assert asked.acquire(timeout=10)
+        for _ in range(28):
+            # The page after the next one is asked for, so the next one is there.
+            assert asked.acquire(timeout=10)
             taken.append(next(steps))
-        assert [len(step.windows) for step in taken] == [1] * 30
-        assert list(steps) == []
+        assert [len(step.windows) for step in [*taken, *steps]] == [1] * 30
 
 
 def test_splitting_costs_few_pages() -> None:

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import d22kit
+from d22kit.commits import commit_rows
 from d22kit.errors import (
     AuthError,
     ConfigError,
@@ -31,6 +32,7 @@ from d22kit.errors import (
 from d22kit.frames import Parsed, parse
 from d22kit.schema import KEY
 from d22kit.simulator import Simulation, refuse, simulate
+from d22kit.state import Counts
 from d22kit.store import Store
 
 pytestmark = pytest.mark.usefixtures("_all_at_once")
@@ -205,6 +207,33 @@ def test_a_ctrl_c_while_pages_are_read_loses_no_row(
             d22kit.sync(backfill.endpoint, tmp_path)
     d22kit.sync(backfill.endpoint, tmp_path)
     assert_equal(tmp_path, backfill)
+
+
+def test_a_ctrl_c_that_meets_a_commit_under_way_keeps_what_came(
+    backfill: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, made = iter(range(12)), iter(range(12))
+
+    def interrupted_read(pages: Sequence[tuple[bytes, str | None]]) -> Parsed:
+        if next(read) == 1:
+            raise KeyboardInterrupt
+        return parse(pages)
+
+    def interrupted_commit(*given: Any) -> Counts:
+        if next(made) == 0:  # as Polars does in whatever thread it works
+            raise KeyboardInterrupt
+        return commit_rows(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("d22kit.syncing.parse", interrupted_read)
+        patched.setattr("d22kit.syncing.commit_rows", interrupted_commit)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            d22kit.sync(backfill.endpoint, tmp_path)
+    kept = d22kit.load(tmp_path).height
+    assert kept > 0
+    assert stopped.value.__notes__ == [
+        f"{kept:,} rows of this sync are kept in {tmp_path}; the same sync goes on from there."
+    ]
 
 
 def test_odd_rows_are_quarantined_named_and_met_again(simulation: Start, tmp_path: Path) -> None:
