@@ -27,14 +27,16 @@ __all__ = ["Batch", "Staging"]
 
 FULL = 8 << 20
 """Bytes after which a new file is begun, so that one can go once its rows are in the table."""
+LONG = 1_000
+"""Bytes of a row, on average, past which a staged batch lets its rows go; usual ones have less than a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Pages fetched together: their rows in the order of arrival, and where their windows stand after them.
 
-    The claim and the floor are those of the plan they belong to, as in `State`. Once it is staged a batch only
-    knows how many rows it has, and `Staging.rows` reads them: what waits for a commit takes no memory.
+    The claim and the floor are those of the plan they belong to, as in `State`. Once it is staged a batch of long
+    rows only knows how many it has, and `Staging.rows` reads them: what waits for a commit takes little memory.
     """
 
     rows: pl.DataFrame
@@ -80,16 +82,18 @@ class Staging:
         if self._folder is None:
             return batch
         try:
-            return replace(batch, place=self._append(self._folder, batch), rows=batch.rows.clear())
+            batch = replace(batch, place=self._append(self._folder, batch))
         except OSError as error:
             raise StoreError(
                 f"Fetched pages could not be written to {self._folder}: {error.strerror or error}. What was "
                 "fetched before is kept; make room or mend the permission, and sync again."
             ) from error
+        long = batch.rows.estimated_size() > LONG * batch.height
+        return replace(batch, rows=batch.rows.clear()) if long else batch
 
     def rows(self, batch: Batch) -> pl.DataFrame:
         """Return the rows of a staged batch."""
-        if batch.place is None:
+        if batch.place is None or batch.rows.height:
             return batch.rows
         path, start, length = batch.place
         with path.open("rb") as file:
