@@ -100,7 +100,7 @@ def _values(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
         name, equals, words = value.partition("=")
         if not equals:
             raise click.BadParameter(f"{value!r} has no '='; write COLUMN=VALUE.", param=parameter)
-        chosen.setdefault(name.strip(), []).extend(words.split(","))
+        chosen.setdefault(name.strip(), []).extend(word.strip() for word in words.split(","))
     return chosen
 
 

@@ -123,7 +123,10 @@ def store_root(data: str | os.PathLike[str] | None = None) -> str:
     """
     place = os.fspath(data) if data is not None else os.environ.get("D22KIT_DATA") or "data"
     if "://" in place:
-        return place.rstrip("/")
+        scheme, _, name = place.rstrip("/").partition("://")
+        if not name:
+            raise ConfigError(f"{place!r} names no bucket. Give one, as in s3://bucket/store.")
+        return f"{scheme}://{name}"
     return str(Path(place).expanduser().absolute())
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, cast
+from urllib.parse import quote
 
 import msgspec
 import polars as pl
@@ -191,9 +192,9 @@ def open_extract(path: str | os.PathLike[str], *, read: bool = False) -> pl.Lazy
             f"{place} is an Excel extract, which is for people to read. Write a Parquet one from the same version "
             "to work with."
         )
-    if package is not None:
-        _check(package, read=read)
     try:
+        if package is not None:
+            _check(package, read=read)
         if package is not None and package.folder:
             rows = _typed(package.scan()).select(package.about["columns"])
         else:
@@ -275,8 +276,10 @@ def storage(url: str) -> tuple[Any, str]:
     from pyarrow import ArrowException
     from pyarrow.fs import FileSystem
 
+    scheme, _, name = url.partition("://")
     try:
-        system, path = FileSystem.from_uri(url)
+        # Names may hold what an address may not, blanks and percent signs for two.
+        system, path = FileSystem.from_uri(f"{scheme}://{quote(name, safe='/:@')}")
     except ArrowException as error:
         raise ExtractError(f"{url} is no object storage that can be reached: {error}") from error
     return system, path
@@ -313,8 +316,15 @@ def _typed(frame: pl.LazyFrame, *, text: bool = False) -> pl.LazyFrame:
     return frame.cast({name: TYPES[name] for name in found})
 
 
+def _scan_csv(places: list[str]) -> pl.LazyFrame:
+    (place,) = places
+    # Polars unpacks files and bytes, and no objects.
+    packed = "://" in place and place.lower().endswith(".gz")
+    return pl.scan_csv(read_bytes(place) or b"" if packed else place, infer_schema=False)
+
+
 SCANS: dict[str, Callable[[list[str]], pl.LazyFrame]] = {
-    "csv": partial(pl.scan_csv, infer_schema=False),
+    "csv": _scan_csv,
     "parquet": partial(pl.scan_parquet, glob=False, hive_partitioning=False),
     "arrow": partial(pl.scan_ipc, glob=False, hive_partitioning=False),
 }

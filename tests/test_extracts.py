@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import getpass
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -36,8 +37,9 @@ from polars.testing import assert_frame_equal
 
 import d22kit
 from d22kit.commits import commit_rows
-from d22kit.errors import ExtractError, InputError, VersionNotFoundError
+from d22kit.errors import ConfigError, ExtractError, InputError, VersionNotFoundError
 from d22kit.extracts import extract, formats, outcomes, rows, verify
+from d22kit.extracts.places import Target
 from d22kit.masking import mask
 from d22kit.packages import DESCRIPTOR, OUTCOMES, hidden, open_extract, shown
 from d22kit.questions.classify import classify_distinct
@@ -586,12 +588,17 @@ def test_ranges_columns_and_conditions(data: str, expected: pl.DataFrame, tmp_pa
         (pl.col("platform") == "EMAIL", '[(col("platform")) == ("EMAIL")]'),
         (
             pl.col(DETAIL).str.contains(SECRET) & (pl.col("platform") == "SMS"),
-            '[(col("delivery_error_detail").str.contains(["<email>"])) & ([(col("platform")) == ("SMS")])]',
+            "a condition on delivery_error_detail, platform holds (its values are withheld)",
         ),
         (
-            pl.col(DETAIL) == f'say "{SECRET}" twice',
-            '[(col("delivery_error_detail")) == ("say"<email>"twice")]',
+            pl.col(DETAIL).str.contains("971501234567"),
+            "a condition on delivery_error_detail holds (its values are withheld)",
         ),
+        (
+            pl.col("extra").str.contains('"name":"Ana Silva"'),
+            "a condition on extra holds (its values are withheld)",
+        ),
+        ({"extra": ['{"name": "Ana Silva"}']}, {"extra": "1 values"}),
         ({DETAIL: [f"no {SECRET}", None]}, {DETAIL: ["no <email>", None]}),
     ],
 )
@@ -609,16 +616,72 @@ def test_an_earlier_version_gives_its_rows(data: str, tmp_path: Path) -> None:
 
 
 def test_an_empty_choice_is_an_extract_without_rows_and_a_warning(data: str, tmp_path: Path) -> None:
-    for form in (*FORMS, "x.xlsx"):
+    for form in (*FORMS, "x.xlsx", "hive"):
+        by = ("platform", "bounce_category") if form == "hive" else None
         with pytest.warns(UserWarning, match="no rows"):
-            made = extract(f"{tmp_path}/{form}", data, since="2031-01-01", overwrite=True)
+            made = extract(f"{tmp_path}/{form}", data, since="2031-01-01", partition_by=by, overwrite=True)
         assert made.rows == 0
         assert verify(made.path).ok
         if form != "x.xlsx":
             assert opened(made.path).columns == [*NAMES, *OUTCOMES]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_condition_on_outcomes_that_are_not_chosen(form: str, data: str, tmp_path: Path) -> None:
+    wanted = d22kit.classify(d22kit.load(data)).filter(pl.col("delivery_state") == "bounced")
+    made = extract(f"{tmp_path}/{form}", data, columns=[KEY, VERSION], where={"delivery_state": "bounced"})
+    assert opened(made.path).sort(KEY).equals(wanted.select(KEY, VERSION).sort(KEY))
+
+
+def test_days_are_directories_without_being_named_as_a_column(
+    data: str, expected: pl.DataFrame, tmp_path: Path
+) -> None:
+    made = extract(tmp_path / "days", data, partition_by="updated_date")
+    same(opened(made.path).drop("updated_date"), expected)
+    assert opened(made.path)["updated_date"].null_count() == 0
+
+
+def test_a_directory_opens_as_its_readme_says(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for by in (None, "bounce_category", ["platform", "delivery_code"]):
+        made = extract("folder", data, partition_by=by, overwrite=True)
+        lines = Path("folder.README.md").read_text(encoding="utf-8").splitlines()
+        (line,) = (line for line in lines if line.startswith("pandas."))
+        assert len(eval(line, {"pandas": pd, "pyarrow": pa})) == made.rows
+
+
+def test_a_vocabulary_word_like_a_formula_is_valid_by_frictionless(tmp_path: Path) -> None:
+    frame = generate(50).cast(dict(STORED)).with_columns(pl.lit("=SUM").alias("platform"))
+    store = Store.create(tmp_path / "store", "https://api.example.test lender acme")
+    commit_rows(store, frame, [], State())
+    made = extract(tmp_path / "x.csv", tmp_path / "store")
+    assert frictionless.validate(made.path + DESCRIPTOR).valid
+    assert opened(made.path)["platform"].to_list() == ["=SUM"] * 50
+
+
+def test_a_suffix_in_capitals_is_the_same_format(data: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    made = extract(tmp_path / "X.CSV.GZ", data)
+    assert gzip.decompress(Path(made.path).read_bytes()).startswith(b"\xef\xbb\xbf")
+    same(opened(made.path), expected)
+
+
 # Bad input
+
+
+def test_rows_that_would_be_blank_lines_of_csv_are_refused(data: str, tmp_path: Path) -> None:
+    with pytest.raises(ExtractError, match="blank lines"):
+        extract(tmp_path / "x.csv", data, columns=["bounce_category"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_that_excel_would_cut_is_refused(tmp_path: Path) -> None:
+    frame = generate(1).cast(dict(STORED)).with_columns(pl.lit("😀" * 20_000).alias("delivery_code"))
+    store = Store.create(tmp_path / "store", "https://api.example.test lender acme")
+    commit_rows(store, frame, [], State())
+    with pytest.raises(ExtractError, match="longer than"):
+        extract(tmp_path / "x.xlsx", tmp_path / "store")
 
 
 @pytest.mark.parametrize(
@@ -628,6 +691,7 @@ def test_an_empty_choice_is_an_extract_without_rows_and_a_warning(data: str, tmp
         ({"path": "x.csv", "partition_by": "platform"}, "partition_by makes a directory"),
         ({"partition_by": "nonsense"}, "Unknown columns: 'nonsense'"),
         ({"partition_by": "created_at"}, "updated_date"),
+        ({"partition_by": ["platform", "platform"]}, "twice"),
         ({"partition_by": "platform", "columns": ["platform"]}, "leaves no column"),
         ({"columns": ["nonsense"]}, "Unknown columns: 'nonsense'. There are: public_id"),
         ({"columns": ["delivery_state"], "classified": False}, "Unknown columns"),
@@ -637,7 +701,7 @@ def test_an_empty_choice_is_an_extract_without_rows_and_a_warning(data: str, tmp
         ({"since": "2026-02-01", "until": "2026-01-01"}, "does not lie before"),
         ({"since": "yesterday"}, "no time"),
         ({"where": {"nonsense": ["x"]}}, "Unknown columns"),
-        ({"where": {"created_at": ["x"]}}, "Unknown columns"),
+        ({"where": {"created_at": ["x"]}}, "created_at is a time"),
         ({"where": {"platform": [1]}}, "texts or None"),
         ({"where": "platform = 'EMAIL'"}, "Polars expression"),
         ({"where": pl.col("nonsense") == 1}, "Unknown columns"),
@@ -672,13 +736,53 @@ def test_what_is_there_is_not_overwritten_unless_told(data: str, tmp_path: Path)
 
 def test_a_directory_with_other_files_is_never_overwritten(data: str, tmp_path: Path) -> None:
     extract(tmp_path / "folder", data)
-    (tmp_path / "folder" / "thesis.docx").write_text("ten years")
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "letter.txt").write_text("dear")
-    for name in ("folder", "home"):
+    theirs = [
+        tmp_path / name
+        for name in ("folder/thesis.docx", "home/letter.txt", "secret/.env", "sub/a/_notes.csv")
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("ten years")
         with pytest.raises(ExtractError, match="not overwritten"):
-            extract(tmp_path / name, data, overwrite=True)
-    assert (tmp_path / "folder" / "thesis.docx").exists()
+            extract(tmp_path / path.relative_to(tmp_path).parts[0], data, overwrite=True)
+        assert path.read_text() == "ten years"
+
+
+def test_what_lies_where_a_description_goes_is_not_overwritten_unless_told(data: str, tmp_path: Path) -> None:
+    for name, ending in (("x.parquet", DESCRIPTOR), ("folder", ".README.md"), ("folder", ".schema.json")):
+        beside = tmp_path / (name + ending)
+        beside.write_text("{}")
+        with pytest.raises(ExtractError, match=f"{name}{ending} is there already"):
+            extract(tmp_path / name, data)
+        assert [*tmp_path.iterdir()] == [beside]
+        beside.unlink()
+
+
+def test_what_appears_while_an_extract_is_made_is_not_replaced(data: str, tmp_path: Path) -> None:
+    target = Target.of(tmp_path / "x.parquet", (), overwrite=False)
+    target.check()
+    with target.room() as room:
+        (room / "x.parquet").write_text("mine")
+        (tmp_path / "x.parquet").write_text("theirs")
+        with pytest.raises(ExtractError, match="already"):
+            target.publish(room)
+    assert (tmp_path / "x.parquet").read_text() == "theirs"
+
+
+def test_an_overwrite_that_fails_leaves_the_old_description(data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.parquet", data, version=1)
+    target = Target.of(made.path, (), overwrite=True)
+    description = Path(made.path + DESCRIPTOR)
+    before = description.read_bytes()
+    with target.room() as room:
+        (room / "x.parquet").write_text("mine")
+        (room / f"x.parquet{DESCRIPTOR}").write_text("{}")
+        Path(made.path).unlink()
+        (tmp_path / "x.parquet" / "by another").mkdir(parents=True)
+        with pytest.raises(IsADirectoryError):
+            target.publish(room)
+    assert description.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"x.parquet", description.name}
 
 
 def test_a_directory_in_place_of_a_file(data: str, tmp_path: Path) -> None:
@@ -919,6 +1023,21 @@ def test_a_row_takes_at_most_15_bytes(tmp_path: Path) -> None:
 # Object storage
 
 
+def test_verify_tells_a_file_that_was_described_when_it_was_damaged(data: str, tmp_path: Path) -> None:
+    for form in ("x.parquet", "x.arrow", "folder"):
+        made = extract(tmp_path / form, data)
+        package = json.loads(Path(made.path + DESCRIPTOR).read_text(encoding="utf-8"))
+        file = tmp_path / package["resources"][0]["path"]
+        file.write_bytes(b"not,a,file\n")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        package["resources"][0] |= {"bytes": file.stat().st_size, "hash": f"sha256:{digest}"}
+        Path(made.path + DESCRIPTOR).write_text(json.dumps(package), encoding="utf-8")
+        (problem,) = verify(made.path).problems
+        assert "another one when it was described" in problem
+    Path(f"{made.path}.schema.json").write_text("garbage")
+    assert verify(made.path).problems[1:] == (f"{made.path}.schema.json is damaged: it is no JSON.",)
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, data: str) -> Iterator[str]:
     """A local stand-in of S3, in a process of its own, with the store in it."""
@@ -960,7 +1079,7 @@ def listens(port: int) -> bool:
 def test_object_storage(bucket: str, data: str, expected: pl.DataFrame) -> None:
     since = expected[VERSION][-300]
     asked: dict[str, Any] = {"since": since, "on": VERSION}
-    for form, by in (("x.parquet", None), ("x.csv", None), ("hive", "platform")):
+    for form, by in (("x.parquet", None), ("x.csv", None), ("x.csv.gz", None), ("hive", "platform")):
         made = extract(f"{bucket}/{form}", f"{bucket}/store", partition_by=by, **asked)
         assert verify(made.path).ok
         same(opened(made.path), expected[-300:])
@@ -968,6 +1087,14 @@ def test_object_storage(bucket: str, data: str, expected: pl.DataFrame) -> None:
             extract(made.path, data, partition_by=by, **asked)
     extract(made.path, data, partition_by="purpose", overwrite=True, **asked)
     assert verify(made.path).ok
+    odd = extract(f"{bucket}/a name with 50%/", data, partition_by="delivery_code", **asked)
+    assert verify(odd.path).ok
+    same(
+        opened(odd.path),
+        expected[-300:].with_columns(pl.when(pl.col("delivery_code") != "").then("delivery_code")),
+    )
+    with pytest.raises(ConfigError, match="names no bucket"):
+        extract("s3://", data)
     with pytest.raises(ExtractError, match="could not be written"):
         extract("s3://no-such-bucket/x.csv", data, **asked)
     with pytest.raises(ExtractError, match="no object storage"):

@@ -22,8 +22,8 @@ from d22kit.extracts.describing import About, Tally, descriptor, own, readme, re
 from d22kit.extracts.formats import WRITERS, FinerTimesError, write_directory
 from d22kit.extracts.places import README, SCHEMA, Target
 from d22kit.extracts.rows import Selection, ahead, batches
-from d22kit.packages import DESCRIPTOR, FORMATS, Package, checksum
-from d22kit.schema import CREATED, VERSION
+from d22kit.packages import DESCRIPTOR, FORMATS, Package, checksum, hidden
+from d22kit.schema import CREATED, PARTITION, VERSION
 from d22kit.store import Store
 from d22kit.times import TimeLike
 
@@ -131,7 +131,7 @@ def extract(
     where
         A Polars expression on each row, or values per column: `{"platform": ["EMAIL", "SMS"]}`.
     columns
-        The columns, in order; None is all. `updated_date` comes only when named.
+        The columns, in order; None is all. `updated_date` comes only when named, here or in `partition_by`.
     version
         A version of the store; None is the newest.
     classified
@@ -168,6 +168,8 @@ def extract(
     by = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by or ())
     target = Target.of(path, by, overwrite=overwrite)
     chosen = Selection.of(since, until, on, where, columns, classified=classified, masked=masked)
+    if columns is None and PARTITION in by:
+        chosen = replace(chosen, columns=(*chosen.columns, PARTITION))
     _check_partition(by, chosen.columns)
     try:
         target.check()
@@ -216,6 +218,8 @@ def verify(path: str | os.PathLike[str]) -> ExtractReport:
 
 def _check_partition(by: Sequence[str], columns: Sequence[str]) -> None:
     check_columns(by, columns)
+    if len(set(by)) < len(by):
+        raise InputError(f"partition_by={list(by)} names a column twice; name each one once.")
     if fine := [name for name in by if name in (CREATED, VERSION)]:
         raise InputError(
             f"partition_by={fine[0]!r} would give each instant a directory; give 'updated_date'."
@@ -250,7 +254,13 @@ def _describe(
     room: Path, target: Target, about: About, tally: Tally, parts: dict[str, int]
 ) -> dict[str, Any]:
     """Write the description into the room, and return the data package."""
-    schema = table(about, tally.words())
+    words = tally.words()
+    if FORMATS.get(target.suffix) == "csv":
+        words = {
+            name: pl.DataFrame({"": found}).select(hidden(pl.all())).to_series().to_list()
+            for name, found in words.items()
+        }
+    schema = table(about, words)
     shared = target.name + SCHEMA if target.folder else schema
     files = [
         resource(name, target.suffix or ".parquet", *checksum(str(room / name)), rows, shared)

@@ -86,7 +86,7 @@ class Batch:
         words = {name: self.cells[name].drop_nulls().unique(maintain_order=True) for name in shown}
         coded = (self.cells[name].cast(pl.Enum(words[name])).to_physical() for name in shown)
         # All columns at once, since to gather one by one takes four times as long.
-        codes = pl.DataFrame([*coded]).cast(pl.Int32)[self.cell]
+        codes = pl.DataFrame([*coded]).cast(pl.Int32)[self.cell] if shown else pl.DataFrame()
         columns = {
             name: _dictionary(codes[name], words[name])
             if name in words

@@ -10,8 +10,11 @@ import polars as pl
 from d22kit.display import number
 from d22kit.extracts.places import SCHEMA, strangers
 from d22kit.packages import SCANS, Package, checksum, read_bytes
+from d22kit.store import plain
 
 __all__ = ["problems"]
+
+_UNREADABLE = (OSError, KeyError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def problems(package: Package) -> Iterator[str]:
@@ -20,12 +23,22 @@ def problems(package: Package) -> Iterator[str]:
     yield from damaged
     if not damaged:
         # Of whole files, so what differs then is the description.
-        yield from _miscounted(package)
-        yield from _contradicted(package)
+        try:
+            yield from _miscounted(package)
+            yield from _contradicted(package)
+        except _UNREADABLE as error:
+            yield f"A file of {package.place} was another one when it was described: {plain(error)}."
     if package.folder:
-        yield from (f"{name} does not belong to the extract." for name in strangers(package.place, package))
-        if read_bytes(package.place + SCHEMA) is None:
+        # Names that begin with a dot or a line no reader takes for rows.
+        foreign = (
+            name for name in strangers(package.place, package) if name.rpartition("/")[2][0] not in "._"
+        )
+        yield from (f"{name} does not belong to the extract." for name in foreign)
+        schema = read_bytes(package.place + SCHEMA)
+        if schema is None:
             yield f"{package.place}{SCHEMA} is missing."
+        elif not _is_json(schema):
+            yield f"{package.place}{SCHEMA} is damaged: it is no JSON."
 
 
 def _damaged(package: Package) -> Iterator[str]:
@@ -59,6 +72,14 @@ def _rows(file: str, kind: str) -> int | None:
     if kind not in SCANS:
         return None
     return int(SCANS[kind]([file]).select(pl.len()).collect().item())
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
 
 
 def _contradicted(package: Package) -> Iterator[str]:

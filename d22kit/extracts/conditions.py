@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,6 @@ DETAIL = "delivery_error_detail"
 
 MOST_SAID = 100
 """Values of a condition that the description lists."""
-
-_STRUCTURE = re.compile(r"[\s\w()\[\]{},.:&|=!<>~+*/%-]*")
 
 
 def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
@@ -50,8 +47,12 @@ def read_condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple
         )
     check_columns(where.meta.root_names(), known)
     condition = _resolved(where, known)
-    free = masked and not {DETAIL, EXTRA}.isdisjoint(condition.meta.root_names())
-    return condition, _hidden_literals(str(where), known) if free else str(where)
+    named = sorted(set(condition.meta.root_names()))
+    # Texts and numbers that it is compared with may be a person's.
+    free = masked and not {DETAIL, EXTRA}.isdisjoint(named)
+    return condition, f"a condition on {', '.join(named)} holds (its values are withheld)" if free else str(
+        where
+    )
 
 
 def early(where: pl.Expr) -> bool:
@@ -75,8 +76,12 @@ def unmet(where: pl.Expr, error: Exception) -> InputError:
 def _of_mapping(
     where: Mapping[str, Any], known: Sequence[str], *, masked: bool
 ) -> tuple[pl.Expr | None, dict[str, Any] | None]:
-    texts = [name for name in known if name not in (CREATED, VERSION, PARTITION)]
-    check_columns(list(where), texts)
+    times = (CREATED, VERSION, PARTITION)
+    if timed := [name for name in where if name in times]:
+        raise InputError(
+            f"where={dict(where)!r}: {timed[0]} is a time. Give a Polars expression, or since and until."
+        )
+    check_columns(list(where), [name for name in known if name not in times])
     wanted = {name: _listed(values) for name, values in where.items()}
     if any(not (value is None or isinstance(value, str)) for values in wanted.values() for value in values):
         raise InputError(f"where={dict(where)!r}: values are texts or None, as in {{'platform': ['EMAIL']}}.")
@@ -84,8 +89,7 @@ def _of_mapping(
         pl.col(name).cast(pl.String).is_in(pl.Series(values, dtype=pl.String).implode(), nulls_equal=True)
         for name, values in wanted.items()
     ]
-    free = (DETAIL, EXTRA) if masked else ()
-    said = {name: _said(values, masked=name in free) for name, values in wanted.items()}
+    said = {name: _said(name, values, masked=masked) for name, values in wanted.items()}
     return (pl.all_horizontal(tests), said) if tests else (None, None)
 
 
@@ -94,19 +98,10 @@ def _listed(values: Any) -> list[Any]:
     return [values] if one else list(values)
 
 
-def _said(values: list[str | None], *, masked: bool) -> list[str | None] | str:
-    if len(values) > MOST_SAID:
+def _said(name: str, values: list[str | None], *, masked: bool) -> list[str | None] | str:
+    if len(values) > MOST_SAID or (masked and name == EXTRA):
         return f"{len(values)} values"
-    return [mask(value) for value in values] if masked else values
-
-
-def _hidden_literals(said: str, known: Sequence[str]) -> str:
-    """Mask an expression's texts, and leave its structure and its columns readable."""
-    parts = said.split('"')
-    return '"'.join(
-        part if (part in known if index % 2 else _STRUCTURE.fullmatch(part)) else mask(part)
-        for index, part in enumerate(parts)
-    )
+    return [mask(value) for value in values] if masked and name == DETAIL else values
 
 
 def _resolved(where: pl.Expr, known: Sequence[str]) -> pl.Expr:

@@ -256,4 +256,6 @@ def readme(package: dict[str, Any], name: str, fields: list[dict[str, Any]]) -> 
         for field in sorted(fields, key=lambda field: about["columns"].index(field["name"]))
     )
     form = Path(__file__).with_name("readme.md").read_text(encoding="utf-8")
-    return form.format(**package | about | {"columns": columns, "name": name})
+    # Left to itself, PyArrow cannot read a partition of nulls.
+    hive = ', partitioning=pyarrow.dataset.partitioning(flavor="hive")' if about.get("partition_by") else ""
+    return form.format(**package | about | {"columns": columns, "name": name, "hive": hive})

@@ -95,11 +95,15 @@ def write_directory(
         write_parquet(path, [Batch.of(rows)], unit, lambda _: said(rows.height))
         written[name] = rows.height
 
+    none = pl.DataFrame()
     for batch in batches:
+        none = batch.frame().clear().drop(by)
         for key, part in _partitions(batch.frame(), by):
             gathered.setdefault(key, []).append(part)
         while len(gathered) and sum(map(_height, gathered.values())) > SPILL:
             write(max(gathered, key=lambda key: _height(gathered[key])))
+    if not written and not gathered:
+        gathered[(None,) * len(by)] = [none]  # columns, and no rows
     for key in list(gathered):
         write(key)
     return written
@@ -124,11 +128,12 @@ def write_csv(target: Path, batches: Batches, unit: str, said: Said) -> None:
     """
     with ExitStack() as stack:
         file: IO[bytes] = stack.enter_context(target.open("wb"))
-        if target.suffix == ".gz":
+        if target.suffix.lower() == ".gz":
             # No name and no time in the header: they would differ from run to run.
             file = cast(IO[bytes], stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0)))
         file.write(b"\xef\xbb\xbf")
         for index, frame in enumerate(batch.frame() for batch in batches):
+            _check_blank(frame)
             times = pl.col(_times(frame, unit)).dt.strftime(ISO[unit])
             frame.with_columns(hidden(pl.col(pl.String)), times).write_csv(file, include_header=index == 0)
 
@@ -215,7 +220,9 @@ def _directory(value: Any) -> str:
     if value is None:
         return "__HIVE_DEFAULT_PARTITION__"
     return re.sub(
-        r"""["#%'*/:=?\\{}[\]^<>|\x00-\x1f\x7f]""", lambda found: f"%{ord(found[0]):02X}", str(value)
+        r"""["#%'*/:=?\\{}[\]^<>|\x00-\x1f\x7f]|\.(?=\.)|(?<=\.)\.""",
+        lambda found: f"%{ord(found[0]):02X}",
+        str(value),
     )
 
 
@@ -254,9 +261,18 @@ def _about_sheet(book: Any, said: dict[str, Any]) -> None:
         sheet.write_string(row, 1, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
+def _check_blank(frame: pl.DataFrame) -> None:
+    if frame.select(pl.all_horizontal(pl.all().is_null()).any()).item():
+        raise ExtractError(
+            "Rows without any value would be blank lines of CSV, which readers skip. Choose public_id as well, or "
+            "write .parquet."
+        )
+
+
 def _check_texts(frame: pl.DataFrame) -> None:
     for column in frame.select(pl.col(pl.String)):
-        if (column.str.len_chars() > EXCEL_TEXT).any():
+        # Excel counts what lies past U+FFFF, emoji for one, twice.
+        if (column.str.len_chars() + column.str.count_matches(r"[^\x{0}-\x{FFFF}]") > EXCEL_TEXT).any():
             raise ExtractError(
                 f"A text in {column.name} is longer than the {EXCEL_TEXT:,} characters that an Excel cell holds. "
                 "Leave the column out, mask it, or write .parquet or .csv."

@@ -8,16 +8,17 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
+from pyarrow import memory_map
 from pyarrow.fs import FileSelector, FileType
 
 from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError
-from d22kit.packages import Package, formats_known, storage, suffix
+from d22kit.packages import DESCRIPTOR, Package, formats_known, storage, suffix
 
 __all__ = ["README", "SCHEMA", "Target", "strangers"]
 
@@ -92,13 +93,9 @@ class Target:
         if self.local and self._path.is_dir() != self.folder and self._path.exists():
             kind = "directory" if self._path.is_dir() else "file"
             raise ExtractError(f"{self.place} is a {kind} already. Name another place.")
-        if not self._taken():
-            return
         if not self.overwrite:
-            raise ExtractError(
-                f"{self.place} is there already. Name another place, or say overwrite=True (--overwrite)."
-            )
-        if self.folder and (foreign := strangers(self.place, Package.find(self.place))):
+            self._refuse_taken()
+        elif self.folder and self._taken() and (foreign := strangers(self.place, Package.find(self.place))):
             raise ExtractError(
                 f"{self.place} holds {foreign[0]!r}, which is of no extract: it is not overwritten. Name another place."
             )
@@ -120,26 +117,47 @@ class Target:
 
     def publish(self, room: Path) -> None:
         """Make what lies in the room the extract: its description first, so that where rows are, they are described."""
+        if not self.overwrite:
+            self._refuse_taken()  # by another extract, made meanwhile
         if not self.local:
             self._upload(room)
             return
-        fresh = not os.path.lexists(self.place)
-        beside = [path for path in sorted(room.iterdir()) if path.name not in (self.name, _LOCK)]
+        beside = [path.name for path in sorted(room.iterdir()) if path.name not in (self.name, _LOCK)]
+        before = room / "before"
+        before.mkdir()
+        for name in beside:
+            if self._path.with_name(name).exists():
+                shutil.copy2(self._path.with_name(name), before / name)
         try:
-            for path in beside:
-                path.replace(self._path.with_name(path.name))
+            for name in beside:
+                (room / name).replace(self._path.with_name(name))
             self._put(room)
-        except OSError:
-            for path in beside if fresh else ():
-                self._path.with_name(path.name).unlink(missing_ok=True)
+        except BaseException:
+            for name in beside:
+                self._path.with_name(name).unlink(missing_ok=True)
+                if (before / name).exists():
+                    (before / name).replace(self._path.with_name(name))
             raise
 
     @property
     def _path(self) -> Path:
         return Path(self.place)
 
-    def _taken(self) -> bool:
-        return os.path.lexists(self.place) if self.local else bool(_objects(self.place))
+    def _taken(self, name: str = "") -> bool:
+        """Whether something is there, or under its name with an ending."""
+        place = self.place + name
+        return os.path.lexists(place) if self.local else bool(_objects(place))
+
+    def _refuse_taken(self) -> None:
+        beside = [DESCRIPTOR, *((SCHEMA, README) if self.folder else ())]
+        with suppress(ExtractError):
+            if Package.find(self.place):
+                beside = []  # of ours; alone they are what a killed extract left
+        for ending in ("", *beside):
+            if self._taken(ending):
+                raise ExtractError(
+                    f"{self.place}{ending} is there already. Name another place, or say overwrite=True (--overwrite)."
+                )
 
     def _put(self, room: Path) -> None:
         made, old = room / self.name, room / "old"
@@ -159,9 +177,21 @@ class Target:
         found = (path.relative_to(room).as_posix() for path in room.rglob("*") if path.is_file())
         files = [name for name in found if name != _LOCK]
         old = {f"{self.name}/{name}" for name in _objects(self.place)} if self.folder else set()
-        for name in sorted(files, key=lambda name: (name.partition("/")[0] == self.name, name)):
-            with (room / name).open("rb") as source, system.open_output_stream(f"{root}/{name}") as target:
-                shutil.copyfileobj(source, target, 8 << 20)
+        fresh, put = not self._taken(), []
+        try:
+            for name in sorted(files, key=lambda name: (name.partition("/")[0] == self.name, name)):
+                put.append(name)
+                with (
+                    memory_map(str(room / name)) as source,
+                    system.open_output_stream(f"{root}/{name}") as target,
+                ):
+                    # In one call, which no Ctrl-C parts: what is closed is an object, whole or not.
+                    target.write(source.read_buffer())
+        except BaseException:
+            for name in put if fresh else ():
+                with suppress(OSError):
+                    system.delete_file(f"{root}/{name}")
+            raise
         for name in old - set(files):
             system.delete_file(f"{root}/{name}")
 
@@ -177,15 +207,13 @@ def _sweep(room: Path) -> None:
 
 
 def strangers(place: str, package: Package | None) -> list[str]:
-    """Return the files in a directory that its data package does not know, and readers would take for rows."""
+    """Return the files in a directory that its data package does not know."""
     known = set(package.files) if package else set()
     if "://" in place:
         found = _objects(place)
     else:
         found = [path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()]
-    return sorted(
-        name for name in found if f"{place}/{name}" not in known and name.rpartition("/")[2][0] not in "._"
-    )
+    return sorted(name for name in found if f"{place}/{name}" not in known)
 
 
 def _objects(url: str) -> list[str]:
