@@ -72,6 +72,8 @@ class AuditReport(Facts):
         The windows that differed before the repair.
     seconds
         Wall-clock time.
+    unfinished
+        Windows that an interrupted sync left: what it has not fetched yet was not compared.
     """
 
     data: str
@@ -92,6 +94,7 @@ class AuditReport(Facts):
     removed: int
     differences: tuple[Compared, ...]
     seconds: float
+    unfinished: int = 0
 
     title = "Audit"
 
@@ -115,6 +118,8 @@ class AuditReport(Facts):
 
     def advice(self) -> Iterator[str]:
         """Say what to look at, if anything."""
+        if self.unfinished:
+            yield "A sync was interrupted, and what it has not fetched was not compared: run 'd22kit sync' first."
         if (more := len(self.differences) - SHOWN) > 0:
             yield f"{number(more)} more windows differed: see the report's differences."
         if self.gone > self.removed:
@@ -194,7 +199,7 @@ def audit(
                 run.compare(*bounds)
                 run.repair(everything=repair == "all", until=bounds[1], max_deletes=max_deletes)
         report = run.report(time.monotonic() - begun)
-        if bounds == (None, None):
+        if bounds == (None, None) and not report.unfinished:
             _remember(store, report, service.now())
         return report
 
@@ -337,6 +342,7 @@ class _Audit:
             removed=self.removed,
             differences=tuple(differences),
             seconds=seconds,
+            unfinished=len(self.state.windows),
         )
 
 

@@ -18,9 +18,9 @@ from deltalake.transaction import AddAction, RemoveAction
 from d22kit.durable import sync_paths, write_whole
 from d22kit.errors import StoreError
 from d22kit.frames import Quarantined, latest_wins
-from d22kit.schema import CREATED, FRAME, KEY, NAMES, PARTITION, VERSION, VOCABULARY
+from d22kit.schema import CREATED, DELIVERY, EXTRA, FRAME, KEY, NAMES, PARTITION, VERSION, VOCABULARY
 from d22kit.state import Counts, State
-from d22kit.store import OURS, Store, scan_files
+from d22kit.store import OURS, Store, emptied, scan_files
 from d22kit.times import iso
 
 __all__ = ["commit_rows", "gathered", "remove_keys"]
@@ -172,7 +172,7 @@ def _merged(plan: _Plan, incoming: pl.DataFrame, replaced: list[dict[str, Any]])
     if replaced:
         stored = scan_files([file["path"] for file in replaced])
         kept = stored.join(plan.superseded.lazy(), on=KEY, how="anti", maintain_order="left")
-        rows = pl.concat([kept.collect(), incoming])
+        rows = pl.concat([kept.with_columns(emptied(pl.col(*DELIVERY, EXTRA))).collect(), incoming])
     return rows if rows[VERSION].is_sorted() else rows.sort(VERSION, KEY)
 
 

@@ -249,9 +249,11 @@ class Service:
                 return ask()
             except TransientError as trouble:
                 deaths += cursor is not None and trouble.status_code == 500
-                if deaths >= DEAD_AFTER:
+                dead = deaths >= DEAD_AFTER
+                if not dead or trouble.retry_after is not None:
+                    self._pace.rest(attempt, trouble)
+                if dead:
                     raise DeadCursorError.of(trouble) from None
-                self._pace.rest(attempt, trouble)
                 self._count("retries")
             except EndpointError as trouble:
                 if cursor is not None and trouble.status_code in NO_CURSOR:

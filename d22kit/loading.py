@@ -13,7 +13,7 @@ from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError, StoreError, StoreNotFoundError
 from d22kit.packages import open_extract
 from d22kit.schema import CREATED, PARTITION, VERSION
-from d22kit.store import Store, scan_files
+from d22kit.store import Store, emptied, scan_files
 from d22kit.times import TimeLike, span
 
 if TYPE_CHECKING:
@@ -154,9 +154,12 @@ def load(
         frame = _select(lazy, columns).collect()
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _unreadable(data, error) from error
-    if backend == "pandas":
-        return _pandas(frame)
-    return frame.to_arrow() if backend == "pyarrow" else frame
+    if backend == "polars":
+        return frame
+    frame = frame.with_columns(
+        emptied(pl.col(name)) for name, dtype in frame.schema.items() if dtype == pl.String
+    )
+    return _pandas(frame) if backend == "pandas" else frame.to_arrow()
 
 
 def _lazy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
 
+import msgspec
 import polars as pl
 from deltalake.exceptions import DeltaError
 
 from d22kit.display import Facts, number, size
 from d22kit.errors import InputError, StoreError
-from d22kit.schema import KEY, NAMES, VERSION, VOCABULARY
+from d22kit.frames import newest
+from d22kit.schema import KEY, NAMES, STORED, VERSION, VOCABULARY
 from d22kit.state import describe
 from d22kit.store import Store, plain, scan_files
 from d22kit.times import instant, iso
@@ -24,6 +27,7 @@ __all__ = [
     "StoreStatus",
     "VacuumReport",
     "changes",
+    "identity",
     "quarantine",
     "status",
     "vacuum",
@@ -63,7 +67,7 @@ class StoreStatus(Facts):
     unfinished
         Windows that an interrupted sync left; the next one goes on with them.
     quarantined
-        Rows set apart because they could not be stored.
+        Rows set apart because they could not be stored, and were not since.
     audited, audited_equal
         When all of it was last compared with the service (UTC, the service's clock), and whether both were equal
         afterwards; None where it never was.
@@ -179,7 +183,7 @@ def versions(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
 
 
 def quarantine(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
-    """Return the rows that could not be stored, each once.
+    """Return the rows that could not be stored, each once, without those that were stored since.
 
     Returns
     -------
@@ -204,7 +208,30 @@ def quarantine(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
             f"A file in {place} cannot be read: {plain(error)}. Take it away, and audit(repair='missing') fetches "
             "what it held and sets it apart anew."
         ) from error
-    return rows.unique("raw", keep="last", maintain_order=True)
+    return _unstored(store, rows.unique("raw", keep="last", maintain_order=True))
+
+
+def _unstored(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the rows whose key the store has since got with the same time, or a later one."""
+    told = [identity(raw) for raw in rows["raw"]]
+    apart = pl.DataFrame(told, schema={KEY: pl.String, "apart": STORED[VERSION]}, orient="row")
+    known = rows.with_columns(apart)
+    keys = apart.drop_nulls().group_by(KEY).agg(pl.col("apart").max())
+    if keys.height:
+        stored = scan_files(store.files()["path"].to_list()).select(KEY, VERSION).join(keys.lazy(), on=KEY)
+        healed = stored.filter(pl.col(VERSION) >= pl.col("apart")).collect(engine="streaming")
+        known = known.join(healed, on=KEY, how="anti", maintain_order="left")
+    return known.select(rows.columns)
+
+
+def identity(raw: str) -> tuple[str | None, datetime | None]:
+    """Return the key and the time of a row's JSON, as far as it has them."""
+    try:
+        row = json.loads(raw)
+        key = row.get(KEY) if isinstance(row, dict) else None
+        return str(key) if key else None, newest(f"[{raw}]".encode())
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None, None
 
 
 def changes(
@@ -235,9 +262,9 @@ def changes(
     """
     store = Store.open(data)
     last = store.table.version() if until_version is None else until_version
+    first = store.at(since_version)
     if since_version > last:
         raise InputError(f"since_version={since_version} comes after until_version={last}; swap the two.")
-    first = store.at(since_version)
     before, after = first.files(), store.at(last).files()
     # A file in both versions holds the same rows, so only the exchanged ones are read.
     left, came = before.join(after, on="path", how="anti"), after.join(before, on="path", how="anti")

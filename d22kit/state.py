@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from d22kit.times import instant, iso
-from d22kit.windows import Interval, Window
+from d22kit.windows import EPOCH, Interval, Window
 
 __all__ = ["NEVER", "Counts", "State", "describe", "metadata"]
 
@@ -58,8 +58,10 @@ class State:
 
     @property
     def watermark(self) -> datetime | None:
-        """Up to where nothing is missing from the floor on, or None before the first window is done."""
-        return self.covered[0][1] if self.covered else None
+        """Up to where nothing is missing from the floor on, or None where the first rows are still to come."""
+        start, end = self.covered[0] if self.covered else (NEVER, EPOCH)
+        from_floor = start is None or (self.floor is not None and start <= self.floor)
+        return end if from_floor and end > EPOCH else None
 
     def same_as(self, other: State) -> bool:
         """Whether both say the same of the rows; which staging files were used up does not matter."""

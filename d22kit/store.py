@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from d22kit.config import store_root
 from d22kit.durable import sync_paths, write_whole
 from d22kit.errors import (
+    InputError,
     StoreError,
     StoreFormatError,
     StoreLockedError,
@@ -40,7 +42,7 @@ from d22kit.windows import EPOCH
 if TYPE_CHECKING:
     from pyarrow.fs import PyFileSystem
 
-__all__ = ["OURS", "Store", "plain", "scan_files"]
+__all__ = ["OURS", "Store", "emptied", "plain", "scan_files"]
 
 OURS = "rows-"
 """How names of files begin whose vocabulary columns are noted as categories; other writers' are strings."""
@@ -202,6 +204,10 @@ class Store:
         """
         if version is None and as_of is None:
             return self
+        try:
+            version = version if version is None else index(version)
+        except TypeError:
+            raise InputError(f"version={version!r} is no version: give a whole number.") from None
         moment = instant(as_of, "as_of")
         try:
             table = DeltaTable(_table_uri(self.root))
@@ -364,6 +370,15 @@ def scan_files(paths: list[str], path: str | None = None) -> pl.LazyFrame:
     if others:
         parts.append(_scan(others, STORED, path).with_columns(pl.col(VOCABULARY).cast(pl.Categorical)))
     return pl.concat(parts) if parts else FRAME.to_frame().lazy()
+
+
+def emptied(texts: pl.Expr) -> pl.Expr:
+    """Return texts of a file whose nulls point at nothing.
+
+    As Polars reads them, nulls may point at some long text, and each counts with its length when they are written
+    or handed on: a thousand nulls and one text of a megabyte become a gigabyte.
+    """
+    return pl.when(texts.is_not_null()).then(texts.fill_null(""))
 
 
 def _scan(paths: list[str], schema: pl.Schema, path: str | None) -> pl.LazyFrame:

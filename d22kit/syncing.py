@@ -356,7 +356,7 @@ class _Run:
 
     def _commit(self, at_least: int = 0) -> None:
         """Make what is staged one version, if it is so many rows, while the walk goes on; one at a time."""
-        if sum(batch.height for batch in self.staged) < at_least:
+        if sum(batch.height + len(batch.quarantined) for batch in self.staged) < at_least:
             return
         self._settle()
         if self.staged:

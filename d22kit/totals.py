@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,8 @@ import polars as pl
 from d22kit.display import number
 from d22kit.endpoint import Page, Service, TooHeavyError
 from d22kit.errors import ProtocolError
-from d22kit.frames import newest
 from d22kit.schema import KEY, PARTITION, STORED, VERSION
-from d22kit.snapshots import quarantine
+from d22kit.snapshots import identity, quarantine
 from d22kit.state import NEVER
 from d22kit.store import Store, scan_files
 from d22kit.windows import EPOCH, Interval, Window, halve
@@ -96,21 +94,23 @@ class Holdings:
     @property
     def end(self) -> datetime:
         """The end of the last day that has rows."""
-        days = [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in self._live[PARTITION].unique()]
-        return max([EPOCH, *days]) + timedelta(days=1)
+        return _next(max([EPOCH, *self._days()]))
 
     def windows(
         self, covered: Sequence[Interval], since: datetime | None, until: datetime | None
     ) -> list[Bounds]:
         """Return the days with rows, and the stretches between them, of what is covered and asked for."""
-        days = [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in self._live[PARTITION].unique()]
+        days = self._days()
         beginning, windows = min([EPOCH, *days]), []
-        edges = {edge for day in days for edge in (day, day + timedelta(days=1))}
+        edges = {edge for day in days for edge in (day, _next(day))}
         for first, end in covered:
             start, stop = max(first or beginning, since or beginning), min(end, until or NEVER)
             inside = sorted({start, stop, *(edge for edge in edges if start < edge < stop)})
             windows += list(pairwise(inside)) if start < stop else []
         return windows
+
+    def _days(self) -> list[datetime]:
+        return [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in self._live[PARTITION].unique()]
 
     def rows(self, since: datetime, until: datetime) -> pl.LazyFrame:
         """Return key and version of a window's rows, without those that changed since."""
@@ -191,6 +191,8 @@ class Totals:
         try:
             return self._service.page(since=since, until=until, limit=1, include_total=True)
         except TooHeavyError as error:
+            if error.retry_after is not None:
+                self._service.rest(1, error)
             return Page(b"[]", None, error.request_id)
 
 
@@ -204,28 +206,19 @@ def window(bounds: Bounds, id: int = 0) -> Window:
     return Window(id, since=since, until=until, stop=until)
 
 
+def _next(day: datetime) -> datetime:
+    return day + timedelta(days=1) if day < NEVER else NEVER
+
+
 def _height(rows: pl.LazyFrame) -> int:
     return int(rows.select(pl.len()).collect(engine="streaming").item())
 
 
 def _set_apart(store: Store) -> pl.Series:
-    """Return `updated_at` of the quarantined rows that have one, each key once, without those stored since."""
-    rows = [(_key(raw), newest(f"[{raw}]".encode())) for raw in quarantine(store.root)["raw"]]
+    """Return `updated_at` of the quarantined rows that have one, each key once."""
+    rows = [identity(raw) for raw in quarantine(store.root)["raw"]]
     apart = pl.DataFrame(rows, schema={KEY: pl.String, "apart": STORED[VERSION]}, orient="row").drop_nulls(
         "apart"
     )
     keyed = apart.drop_nulls(KEY).group_by(KEY).agg(pl.col("apart").max())
-    if keyed.height:
-        stored = scan_files(store.files()["path"].to_list())
-        healed = stored.join(keyed.lazy(), on=KEY).filter(pl.col(VERSION) >= pl.col("apart")).select(KEY)
-        keyed = keyed.join(healed.collect(engine="streaming"), on=KEY, how="anti")
     return pl.concat([apart.filter(pl.col(KEY).is_null()), keyed])["apart"]
-
-
-def _key(raw: str) -> str | None:
-    try:
-        row = json.loads(raw)
-    except ValueError:
-        return None
-    key = row.get(KEY) if isinstance(row, dict) else None
-    return str(key) if key else None

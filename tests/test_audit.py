@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -214,6 +215,27 @@ def test_a_service_that_takes_only_short_ranges_is_asked_no_further_than_rows_ca
     ).equal
     assert_equal(tmp_path, service)
     assert service.requests["page"] < 1_000
+
+
+def test_a_count_that_is_refused_with_a_wait_is_not_asked_for_in_parts_before(
+    lender: Simulation, tmp_path: Path
+) -> None:
+    asked: list[float] = []
+
+    def refuse_one(_: int, request: Request) -> Response | None:
+        if "includeTotal" not in request.query_params:
+            return None
+        asked.append(time.monotonic())
+        return refuse(504, "Gateway Timeout", {"Retry-After": "1"}) if len(asked) == 1 else None
+
+    day = settled(lender)[VERSION].max()
+    assert isinstance(day, datetime)
+    start = day.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    lender.service.hook = refuse_one
+    report = d22kit.audit(lender.endpoint, tmp_path, since=start, until=start + timedelta(days=1))
+    assert report.equal
+    assert report.windows == 2
+    assert min(asked[1:]) >= asked[0] + 1.0
 
 
 def test_a_moment_too_crowded_to_count_is_walked(

@@ -474,6 +474,16 @@ def test_a_504_that_asks_for_a_wait_gets_it() -> None:
         assert faulty.pages[1].at >= faulty.pages[0].at + 1.0
 
 
+def test_a_dead_cursor_that_asks_for_a_wait_gets_it() -> None:
+    passing = [failure(500)] * 3
+    with serving(None, *passing, failure(500, headers={"Retry-After": "1"})) as (faulty, service):
+        cursor = page(service).next_cursor
+        with pytest.raises(DeadCursorError):
+            page(service, cursor=cursor)
+        page(service)
+        assert faulty.pages[5].at >= faulty.pages[4].at + 1.0
+
+
 def _already_set() -> threading.Event:
     event = threading.Event()
     event.set()

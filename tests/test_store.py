@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -141,6 +143,48 @@ def test_versions_can_be_read_by_number_and_by_time(store: Store) -> None:
         d22kit.load(store.root, as_of="2001-01-01")
     with pytest.raises(InputError, match="one of them"):
         d22kit.load(store.root, version=1, as_of="2026-01-01")
+
+
+LONG_TEXTS = """
+import resource, sys
+from datetime import timedelta
+import polars as pl
+import d22kit
+from d22kit.commits import commit_rows
+from d22kit.schema import KEY, STORED, VERSION
+from d22kit.simulator import generate
+from d22kit.state import State
+from d22kit.store import Store
+
+texts = [chr(97 + n % 26) * 1_000_000 if n % 150 == 0 else None for n in range(2_000)]
+frame = generate(2_000).cast(dict(STORED)).with_columns(
+    pl.Series("delivery_error_detail", texts, pl.String), pl.lit(generate(1)[VERSION][0]).alias(VERSION)
+)
+store = Store.create(sys.argv[1], "https://example.com lender 1")
+commit_rows(store, frame, [], State())
+commit_rows(store, frame.head(1).with_columns(pl.col(VERSION) + timedelta(seconds=1)), [], State())
+assert d22kit.load(store.root).height == 2_000
+assert d22kit.load(store.root, backend="pyarrow").nbytes < 100e6
+assert len(d22kit.load(store.root, backend="pandas")) == 2_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is POSIX")
+def test_nulls_beside_long_texts_take_no_memory(tmp_path: Path) -> None:
+    """Two thousand rows hold 14 texts of a megabyte; counted with every null that points at one it is two gigabytes."""
+    done = subprocess.run(
+        [sys.executable, "-c", LONG_TEXTS, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 800
+
+
+@pytest.mark.parametrize("wrong", ["1", 1.0])
+def test_a_version_is_a_whole_number(wrong: object, store: Store) -> None:
+    with pytest.raises(InputError, match="whole number"):
+        d22kit.changes(store.root, since_version=wrong)  # type: ignore[arg-type]
+    with pytest.raises(VersionNotFoundError):
+        d22kit.changes(store.root, since_version=99)
 
 
 def test_changes_tell_inserted_updated_and_removed_rows_apart(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -133,6 +134,73 @@ def test_an_interrupted_sync_keeps_what_it_has_and_goes_on(tmp_path: Path) -> No
         report = d22kit.sync(service.endpoint, tmp_path, workers=1)
         assert report.new == 3_000
         assert_equal(tmp_path, service)
+
+
+def test_while_its_first_rows_are_still_to_come_a_store_is_complete_up_to_nowhere(tmp_path: Path) -> None:
+    answered, limit = 0, 100
+
+    def failing(number: int, request: Request) -> Response | None:
+        nonlocal answered
+        answered += "exports" in request.url.path
+        return refuse(403, "not now") if answered > limit else None
+
+    with simulate(8_000, hook=failing) as service:
+        d22kit.sync(service.endpoint, tmp_path, since=service.truth()["updated_at"].sort()[4_000])
+        before = d22kit.status(tmp_path).watermark
+        limit = answered + 3
+        with pytest.raises(AuthError, match="not now"):
+            d22kit.sync(service.endpoint, tmp_path, since="2000-01-01", workers=1)
+        limit = answered + 10_000
+        assert before is not None
+        assert d22kit.status(tmp_path).watermark is None
+        assert d22kit.versions(tmp_path)["watermark"][0] is None
+        report = d22kit.audit(service.endpoint, tmp_path)
+        assert report.unfinished
+        assert "A sync was interrupted" in str(report)
+        assert d22kit.status(tmp_path).audited is None
+        assert d22kit.sync(service.endpoint, tmp_path).watermark is not None
+        assert_equal(tmp_path, service)
+
+
+def test_rows_that_cannot_be_stored_are_committed_on_the_way(simulation: Start, tmp_path: Path) -> None:
+    service = simulation(50)
+    odd = [{"public_id": f"{n:024x}", "updated_at": None} for n in range(1_000)]
+
+    def unstorable(number: int, request: Request) -> Response | None:
+        if "exports" not in request.url.path:
+            return None
+        page = int(request.query_params.get("cursor", 0)) + 1
+        rows = [row | {"n": page} for row in odd]
+        pagination = {"nextCursor": str(page) if page < 170 else None}
+        body = {"rows": rows, "pagination": pagination, "meta": {}}
+        return JSONResponse({"code": 200, "message": "ok", "body": body, "errors": []})
+
+    service.service.hook = unstorable
+    report = d22kit.sync(service.endpoint, tmp_path, workers=1)
+    assert report.quarantined == 170_000
+    assert report.versions > 2
+
+
+def test_a_quarantined_row_that_is_stored_later_is_quarantined_no_more(
+    simulation: Start, tmp_path: Path
+) -> None:
+    service = simulation(50)
+    at = service.truth()["updated_at"].max().isoformat()
+    odd = [{"public_id": f"66aaaaaaaaaaaaaaaaaaaaa{n}", "updated_at": at, "status": ["?"]} for n in range(2)]
+
+    def also(number: int, request: Request) -> Response | None:
+        if "exports" not in request.url.path:
+            return None
+        body = {"rows": odd, "pagination": {"nextCursor": None}, "meta": {}}
+        return JSONResponse({"code": 200, "message": "ok", "body": body, "errors": []})
+
+    service.service.hook = also
+    assert d22kit.sync(service.endpoint, tmp_path).quarantined == 2
+    odd[0]["status"] = "SENT"
+    d22kit.sync(service.endpoint, tmp_path)
+    assert d22kit.load(tmp_path).height == 1
+    assert [json.loads(raw)["public_id"][-1] for raw in d22kit.quarantine(tmp_path)["raw"]] == ["1"]
+    assert d22kit.status(tmp_path).quarantined == 1
 
 
 def test_a_store_whose_cursors_the_service_refuses_goes_on_without_them(tmp_path: Path) -> None:
