@@ -48,11 +48,10 @@ def read_condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple
     check_columns(where.meta.root_names(), known)
     condition = _resolved(where, known)
     named = sorted(set(condition.meta.root_names()))
-    # Texts and numbers that it is compared with may be a person's.
-    free = masked and not {DETAIL, EXTRA}.isdisjoint(named)
-    return condition, f"a condition on {', '.join(named)} holds (its values are withheld)" if free else str(
-        where
-    )
+    if masked and not {DETAIL, EXTRA}.isdisjoint(named):
+        # Texts and numbers that they are compared with may be a person's.
+        return condition, f"a condition on {', '.join(named)} holds (its values are withheld)"
+    return condition, str(where)
 
 
 def early(where: pl.Expr) -> bool:
