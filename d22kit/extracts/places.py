@@ -133,7 +133,7 @@ class Target:
                 (room / name).replace(self._path.with_name(name))
             self._put(room)
         except BaseException:
-            for name in beside:
+            for name in beside if (room / self.name).exists() else ():  # else all was done
                 self._path.with_name(name).unlink(missing_ok=True)
                 if (before / name).exists():
                     (before / name).replace(self._path.with_name(name))
@@ -161,13 +161,13 @@ class Target:
 
     def _put(self, room: Path) -> None:
         made, old = room / self.name, room / "old"
-        if self.folder and self._path.exists():
-            # No system renames a directory onto another one: for an instant there is none.
-            self._path.rename(old)
         try:
+            if self.folder and self._path.exists():
+                # No system renames a directory onto another one: for an instant there is none.
+                self._path.rename(old)
             made.replace(self._path)
-        except OSError:
-            if old.exists():
+        except BaseException:
+            if old.exists() and made.exists():
                 old.rename(self._path)
             raise
 
