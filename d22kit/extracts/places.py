@@ -117,11 +117,25 @@ class Target:
 
     def publish(self, room: Path) -> None:
         """Make what lies in the room the extract: its description first, so that where rows are, they are described."""
-        if not self.overwrite:
-            self._refuse_taken()  # by another extract, made meanwhile
         if not self.local:
+            self._refuse_what_came()
             self._upload(room)
             return
+        # One at a time, or the description of one could lie beside the rows of another.
+        turn = self._path.with_name(f".{self.name}{_LOCK}")
+        with filelock.FileLock(turn):
+            try:
+                self._refuse_what_came()
+                self._move(room)
+            finally:
+                with suppress(OSError):  # Windows keeps what is open
+                    turn.unlink()
+
+    def _refuse_what_came(self) -> None:
+        if not self.overwrite:
+            self._refuse_taken()  # by another extract, made meanwhile
+
+    def _move(self, room: Path) -> None:
         beside = [path.name for path in sorted(room.iterdir()) if path.name not in (self.name, _LOCK)]
         before = room / "before"
         before.mkdir()
@@ -198,6 +212,8 @@ class Target:
 
 def _sweep(room: Path) -> None:
     """Remove the room of an extract whose process was killed; a living one holds the lock in it."""
+    if not (room / _LOCK).exists():
+        return  # made this instant
     try:
         with filelock.FileLock(room / _LOCK, timeout=0):
             pass
