@@ -17,10 +17,10 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from d22kit.durable import sync_paths, write_whole
 from d22kit.errors import StoreError
-from d22kit.frames import Quarantined, latest_wins
+from d22kit.frames import Quarantined, emptied, latest_wins
 from d22kit.schema import CREATED, DELIVERY, EXTRA, FRAME, KEY, NAMES, PARTITION, VERSION, VOCABULARY
 from d22kit.state import Counts, State
-from d22kit.store import OURS, Store, emptied, scan_files
+from d22kit.store import OURS, Store, scan_files
 from d22kit.times import iso
 
 __all__ = ["commit_rows", "gathered", "remove_keys"]

@@ -20,7 +20,7 @@ import polars as pl
 
 from d22kit.schema import COLUMNS, CREATED, EXTRA, FRAME, KEY, VERSION, VOCABULARY
 
-__all__ = ["Parsed", "Quarantined", "latest_wins", "newest", "parse"]
+__all__ = ["Parsed", "Quarantined", "emptied", "latest_wins", "newest", "parse"]
 
 TIMES = tuple(column.name for column in COLUMNS if column.kind == "time")
 FLAT = tuple(c for c in COLUMNS if c.path and "." not in c.path)
@@ -143,6 +143,15 @@ def latest_wins(frame: pl.DataFrame) -> pl.DataFrame:
         return frame
     ordered = frame if frame[VERSION].is_sorted() else frame.sort(VERSION, maintain_order=True)
     return ordered.unique(KEY, keep="last", maintain_order=True)
+
+
+def emptied(texts: pl.Expr) -> pl.Expr:
+    """Return texts of a file whose nulls point at nothing.
+
+    As Polars reads them, nulls may point at some long text, and each counts with its length when they are written
+    or handed on: a thousand nulls and one text of a megabyte become a gigabyte.
+    """
+    return pl.when(texts.is_not_null()).then(texts.fill_null(""))
 
 
 def _passes(gate: msgspec.json.Decoder[Any], rows: bytes) -> bool:

@@ -11,9 +11,10 @@ import polars as pl
 
 from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError, StoreError, StoreNotFoundError
+from d22kit.frames import emptied
 from d22kit.packages import open_extract
 from d22kit.schema import CREATED, PARTITION, VERSION
-from d22kit.store import Store, emptied, scan_files
+from d22kit.store import Store, scan_files
 from d22kit.times import TimeLike, span
 
 if TYPE_CHECKING:

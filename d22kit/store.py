@@ -42,7 +42,7 @@ from d22kit.windows import EPOCH
 if TYPE_CHECKING:
     from pyarrow.fs import PyFileSystem
 
-__all__ = ["OURS", "Store", "emptied", "plain", "scan_files"]
+__all__ = ["OURS", "Store", "plain", "scan_files"]
 
 OURS = "rows-"
 """How names of files begin whose vocabulary columns are noted as categories; other writers' are strings."""
@@ -370,15 +370,6 @@ def scan_files(paths: list[str], path: str | None = None) -> pl.LazyFrame:
     if others:
         parts.append(_scan(others, STORED, path).with_columns(pl.col(VOCABULARY).cast(pl.Categorical)))
     return pl.concat(parts) if parts else FRAME.to_frame().lazy()
-
-
-def emptied(texts: pl.Expr) -> pl.Expr:
-    """Return texts of a file whose nulls point at nothing.
-
-    As Polars reads them, nulls may point at some long text, and each counts with its length when they are written
-    or handed on: a thousand nulls and one text of a megabyte become a gigabyte.
-    """
-    return pl.when(texts.is_not_null()).then(texts.fill_null(""))
 
 
 def _scan(paths: list[str], schema: pl.Schema, path: str | None) -> pl.LazyFrame:
