@@ -97,8 +97,9 @@ def write_directory(
 
     none = pl.DataFrame()
     for batch in batches:
-        none = batch.frame().clear().drop(by)
-        for key, part in _partitions(batch.frame(), by):
+        frame = batch.frame()
+        none = frame.clear().drop(by)
+        for key, part in _partitions(frame, by):
             gathered.setdefault(key, []).append(part)
         while len(gathered) and sum(map(_height, gathered.values())) > SPILL:
             write(max(gathered, key=lambda key: _height(gathered[key])))
