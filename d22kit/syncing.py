@@ -312,7 +312,7 @@ class _Run:
                 self._commit()
                 self._settle()
             error.add_note(
-                f"{number(self.counts.fetched)} rows of this sync are kept in {self.store.root}; "
+                f"{number(self.counts.new + self.counts.updated)} rows of this sync are kept in {self.store.root}; "
                 "the same sync goes on from there."
             )
             raise
