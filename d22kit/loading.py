@@ -158,7 +158,7 @@ def load(
     if backend == "polars":
         return frame
     frame = frame.with_columns(
-        emptied(pl.col(name)) for name, dtype in frame.schema.items() if dtype == pl.String
+        emptied(pl.col(column.name)) for column in frame if column.dtype == pl.String and column.has_nulls()
     )
     return _pandas(frame) if backend == "pandas" else frame.to_arrow()
 

@@ -27,8 +27,8 @@ __all__ = [
     "StoreStatus",
     "VacuumReport",
     "changes",
-    "identity",
     "quarantine",
+    "set_apart",
     "status",
     "vacuum",
     "versions",
@@ -196,36 +196,35 @@ def quarantine(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
     StoreError
         Where a file of the quarantine is damaged or cannot be read.
     """
-    store = Store.open(data)
+    return set_apart(Store.open(data)).select("reason", "request_id", "raw")
+
+
+def set_apart(store: Store) -> pl.DataFrame:
+    """Return the rows of `quarantine`, and key and time (`apart`) of each as far as its JSON has them."""
     place = store.place("quarantine")
-    empty = pl.DataFrame(schema={"reason": pl.String, "request_id": pl.String, "raw": pl.String})
-    if store.local and not Path(place).is_dir():
-        return empty
+    rows = pl.DataFrame(schema={"reason": pl.String, "request_id": pl.String, "raw": pl.String})
     try:
-        rows = pl.scan_parquet(f"{place}/*.parquet", missing_columns="insert", schema=empty.schema).collect()
+        if not store.local or Path(place).is_dir():
+            files = pl.scan_parquet(f"{place}/*.parquet", missing_columns="insert", schema=rows.schema)
+            rows = files.collect().unique("raw", keep="last", maintain_order=True)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StoreError(
             f"A file in {place} cannot be read: {plain(error)}. Take it away, and audit(repair='missing') fetches "
             "what it held and sets it apart anew."
         ) from error
-    return _unstored(store, rows.unique("raw", keep="last", maintain_order=True))
+    told = [_identity(raw) for raw in rows["raw"]]
+    known = rows.with_columns(
+        pl.DataFrame(told, schema={KEY: pl.String, "apart": STORED[VERSION]}, orient="row")
+    )
+    keys = known.drop_nulls([KEY, "apart"]).group_by(KEY).agg(pl.col("apart").max())
+    if keys.is_empty():
+        return known
+    stored = scan_files(store.files()["path"].to_list()).select(KEY, VERSION).join(keys.lazy(), on=KEY)
+    since = stored.filter(pl.col(VERSION) >= pl.col("apart")).collect(engine="streaming")
+    return known.join(since, on=KEY, how="anti", maintain_order="left")
 
 
-def _unstored(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
-    """Leave out the rows whose key the store has since got with the same time, or a later one."""
-    told = [identity(raw) for raw in rows["raw"]]
-    apart = pl.DataFrame(told, schema={KEY: pl.String, "apart": STORED[VERSION]}, orient="row")
-    known = rows.with_columns(apart)
-    keys = apart.drop_nulls().group_by(KEY).agg(pl.col("apart").max())
-    if keys.height:
-        stored = scan_files(store.files()["path"].to_list()).select(KEY, VERSION).join(keys.lazy(), on=KEY)
-        healed = stored.filter(pl.col(VERSION) >= pl.col("apart")).collect(engine="streaming")
-        known = known.join(healed, on=KEY, how="anti", maintain_order="left")
-    return known.select(rows.columns)
-
-
-def identity(raw: str) -> tuple[str | None, datetime | None]:
-    """Return the key and the time of a row's JSON, as far as it has them."""
+def _identity(raw: str) -> tuple[str | None, datetime | None]:
     try:
         row = json.loads(raw)
         key = row.get(KEY) if isinstance(row, dict) else None

@@ -14,8 +14,8 @@ import polars as pl
 from d22kit.display import number
 from d22kit.endpoint import Page, Service, TooHeavyError
 from d22kit.errors import ProtocolError
-from d22kit.schema import KEY, PARTITION, STORED, VERSION
-from d22kit.snapshots import identity, quarantine
+from d22kit.schema import KEY, PARTITION, VERSION
+from d22kit.snapshots import set_apart
 from d22kit.state import NEVER
 from d22kit.store import Store, scan_files
 from d22kit.windows import EPOCH, Interval, Window, halve
@@ -87,7 +87,7 @@ class Holdings:
 
     def __init__(self, store: Store) -> None:
         self._live = store.files()
-        self._apart = _set_apart(store)
+        self._apart = _times_apart(store)
         self.changed = pl.Series(KEY, [], pl.String)
         """Keys that changed at the service since; they count nowhere."""
 
@@ -214,11 +214,8 @@ def _height(rows: pl.LazyFrame) -> int:
     return int(rows.select(pl.len()).collect(engine="streaming").item())
 
 
-def _set_apart(store: Store) -> pl.Series:
+def _times_apart(store: Store) -> pl.Series:
     """Return `updated_at` of the quarantined rows that have one, each key once."""
-    rows = [identity(raw) for raw in quarantine(store.root)["raw"]]
-    apart = pl.DataFrame(rows, schema={KEY: pl.String, "apart": STORED[VERSION]}, orient="row").drop_nulls(
-        "apart"
-    )
+    apart = set_apart(store).select(KEY, "apart").drop_nulls("apart")
     keyed = apart.drop_nulls(KEY).group_by(KEY).agg(pl.col("apart").max())
     return pl.concat([apart.filter(pl.col(KEY).is_null()), keyed])["apart"]

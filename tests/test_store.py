@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -180,9 +181,9 @@ def test_nulls_beside_long_texts_take_no_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["1", 1.0])
-def test_a_version_is_a_whole_number(wrong: object, store: Store) -> None:
+def test_a_version_is_a_whole_number(wrong: Any, store: Store) -> None:
     with pytest.raises(InputError, match="whole number"):
-        d22kit.changes(store.root, since_version=wrong)  # type: ignore[arg-type]
+        d22kit.changes(store.root, since_version=wrong)
     with pytest.raises(VersionNotFoundError):
         d22kit.changes(store.root, since_version=99)
 

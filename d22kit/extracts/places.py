@@ -93,9 +93,8 @@ class Target:
         if self.local and self._path.is_dir() != self.folder and self._path.exists():
             kind = "directory" if self._path.is_dir() else "file"
             raise ExtractError(f"{self.place} is a {kind} already. Name another place.")
-        if not self.overwrite:
-            self._refuse_taken()
-        elif self.folder and self._taken() and (foreign := strangers(self.place, Package.find(self.place))):
+        self._refuse_taken()
+        if self.folder and self._taken() and (foreign := strangers(self.place, Package.find(self.place))):
             raise ExtractError(
                 f"{self.place} holds {foreign[0]!r}, which is of no extract: it is not overwritten. Name another place."
             )
@@ -118,22 +117,18 @@ class Target:
     def publish(self, room: Path) -> None:
         """Make what lies in the room the extract: its description first, so that where rows are, they are described."""
         if not self.local:
-            self._refuse_what_came()
+            self._refuse_taken()
             self._upload(room)
             return
         # One at a time, or the description of one could lie beside the rows of another.
         turn = self._path.with_name(f".{self.name}{_LOCK}")
         with filelock.FileLock(turn):
             try:
-                self._refuse_what_came()
+                self._refuse_taken()  # by another extract, made meanwhile
                 self._move(room)
             finally:
                 with suppress(OSError):  # Windows keeps what is open
                     turn.unlink()
-
-    def _refuse_what_came(self) -> None:
-        if not self.overwrite:
-            self._refuse_taken()  # by another extract, made meanwhile
 
     def _move(self, room: Path) -> None:
         beside = [path.name for path in sorted(room.iterdir()) if path.name not in (self.name, _LOCK)]
@@ -163,6 +158,8 @@ class Target:
         return os.path.lexists(place) if self.local else bool(_objects(place))
 
     def _refuse_taken(self) -> None:
+        if self.overwrite:
+            return
         beside = [DESCRIPTOR, *((SCHEMA, README) if self.folder else ())]
         with suppress(ExtractError):
             if Package.find(self.place):
