@@ -11,12 +11,10 @@ import os
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from polars.testing import assert_frame_equal
 
 import d22kit
 from d22kit.commits import commit_rows
-from d22kit.errors import ConfigError, ExtractError, InputError, VersionNotFoundError
+from d22kit.errors import ExtractError, InputError, VersionNotFoundError
 from d22kit.extracts import extract, formats, outcomes, rows, verify
 from d22kit.extracts.places import Target
 from d22kit.masking import mask
@@ -1036,66 +1034,3 @@ def test_verify_tells_a_file_that_was_described_when_it_was_damaged(data: str, t
         assert "another one when it was described" in problem
     Path(f"{made.path}.schema.json").write_text("garbage")
     assert verify(made.path).problems[1:] == (f"{made.path}.schema.json is damaged: it is no JSON.",)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, data: str) -> Iterator[str]:
-    """A local stand-in of S3, in a process of its own, with the store in it."""
-    pytest.importorskip("moto")
-    boto3 = pytest.importorskip("boto3")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "key-of-the-maker",
-        "AWS_SECRET_ACCESS_KEY": "secret-of-the-maker",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            while server.poll() is None and not listens(port):
-                time.sleep(0.05)
-            s3 = boto3.client("s3")
-            s3.create_bucket(Bucket="bucket")
-            for path in Path(data).rglob("*"):
-                if path.is_file():
-                    s3.upload_file(str(path), "bucket", f"store/{path.relative_to(data).as_posix()}")
-            yield "s3://bucket"
-        finally:
-            server.kill()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_object_storage(bucket: str, data: str, expected: pl.DataFrame) -> None:
-    since = expected[VERSION][-300]
-    asked: dict[str, Any] = {"since": since, "on": VERSION}
-    for form, by in (("x.parquet", None), ("x.csv", None), ("x.csv.gz", None), ("hive", "platform")):
-        made = extract(f"{bucket}/{form}", f"{bucket}/store", partition_by=by, **asked)
-        assert verify(made.path).ok
-        same(opened(made.path), expected[-300:])
-        with pytest.raises(ExtractError, match="overwrite=True"):
-            extract(made.path, data, partition_by=by, **asked)
-    extract(made.path, data, partition_by="purpose", overwrite=True, **asked)
-    assert verify(made.path).ok
-    odd = extract(f"{bucket}/a name with 50%/", data, partition_by="delivery_code", **asked)
-    assert verify(odd.path).ok
-    same(
-        opened(odd.path),
-        expected[-300:].with_columns(pl.when(pl.col("delivery_code") != "").then("delivery_code")),
-    )
-    with pytest.raises(ConfigError, match="names no bucket"):
-        extract("s3://", data)
-    with pytest.raises(ExtractError, match="could not be written"):
-        extract("s3://no-such-bucket/x.csv", data, **asked)
-    with pytest.raises(ExtractError, match="no object storage"):
-        extract("gopher://hole/x.csv", data, **asked)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 
-import httpx
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from stand_in import reached, stand_in
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,40 +24,11 @@ from d22kit.state import State
 from d22kit.store import Store
 
 Start = Callable[..., Simulation]
-STAND_IN = """
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(port=0)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-input()
-"""
-
-
-@contextmanager
-def stand_in() -> Iterator[str]:
-    """Run it in a process of its own: delta-rs waits for an answer without letting other threads run."""
-    command = [sys.executable, "-c", STAND_IN]
-    quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, **quiet) as process:  # type: ignore[call-overload]
-        lines = iter(process.stdout.readline, "")
-        port = next(line for line in lines if line.strip().isdecimal()).strip()
-        httpx.put(f"http://127.0.0.1:{port}/bucket").raise_for_status()
-        yield f"http://127.0.0.1:{port}"
-        process.kill()
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[None]:
-    pytest.importorskip("moto.server")
-    with stand_in() as address, pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", address),
-            ("AWS_ALLOW_HTTP", "true"),
-            ("AWS_ACCESS_KEY_ID", "anyone"),
-            ("AWS_SECRET_ACCESS_KEY", "anything"),
-            ("AWS_REGION", "us-east-1"),
-        ):
-            patch.setenv(name, value)
+    with stand_in() as address, reached(address):
         yield
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-from pyarrow import memory_map
-from pyarrow.fs import FileSelector, FileType
 
 from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError
-from d22kit.packages import DESCRIPTOR, Package, formats_known, storage, suffix
+from d22kit.extracts.objects import names_at, upload
+from d22kit.packages import DESCRIPTOR, Package, formats_known, suffix
 
 __all__ = ["README", "SCHEMA", "Target", "strangers"]
 
@@ -155,7 +154,7 @@ class Target:
     def _taken(self, name: str = "") -> bool:
         """Whether something is there, or under its name with an ending."""
         place = self.place + name
-        return os.path.lexists(place) if self.local else bool(_objects(place))
+        return os.path.lexists(place) if self.local else bool(names_at(place))
 
     def _refuse_taken(self) -> None:
         if self.overwrite:
@@ -183,28 +182,12 @@ class Target:
             raise
 
     def _upload(self, room: Path) -> None:
-        """Put objects, each of which appears when it is whole, and remove those of the extract before."""
-        system, root = storage(self.place.rpartition("/")[0])
         found = (path.relative_to(room).as_posix() for path in room.rglob("*") if path.is_file())
-        files = [name for name in found if name != _LOCK]
-        old = {f"{self.name}/{name}" for name in _objects(self.place)} if self.folder else set()
-        fresh, put = not self._taken(), []
-        try:
-            for name in sorted(files, key=lambda name: (name.partition("/")[0] == self.name, name)):
-                put.append(name)
-                with (
-                    memory_map(str(room / name)) as source,
-                    system.open_output_stream(f"{root}/{name}") as target,
-                ):
-                    # In one call, which no Ctrl-C parts: what is closed is an object, whole or not.
-                    target.write(source.read_buffer())
-        except BaseException:
-            for name in put if fresh else ():
-                with suppress(OSError):
-                    system.delete_file(f"{root}/{name}")
-            raise
-        for name in old - set(files):
-            system.delete_file(f"{root}/{name}")
+        # Rows last, so that where they are, they are described.
+        files = sorted(found, key=lambda name: (name.partition("/")[0] == self.name, name))
+        old = [f"{self.name}/{name}" for name in names_at(self.place)] if self.folder else []
+        old += [self.name + ending for ending in (DESCRIPTOR, SCHEMA, README) if self._taken(ending)]
+        upload(room, [name for name in files if name != _LOCK], self.place, old)
 
 
 def _sweep(room: Path) -> None:
@@ -223,16 +206,7 @@ def strangers(place: str, package: Package | None) -> list[str]:
     """Return the files in a directory that its data package does not know."""
     known = set(package.files) if package else set()
     if "://" in place:
-        found = _objects(place)
+        found = names_at(place)
     else:
         found = [path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()]
     return sorted(name for name in found if f"{place}/{name}" not in known)
-
-
-def _objects(url: str) -> list[str]:
-    """Return the names of the objects under a URL, or of the one at it."""
-    system, root = storage(url)
-    if system.get_file_info(root).type == FileType.File:
-        return [url.rpartition("/")[2]]
-    under = system.get_file_info(FileSelector(root, allow_not_found=True, recursive=True))
-    return [info.path.removeprefix(f"{root}/") for info in under if info.type == FileType.File]
