@@ -12,7 +12,7 @@ import polars as pl
 from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError, StoreError, StoreNotFoundError
 from d22kit.frames import emptied
-from d22kit.packages import open_extract
+from d22kit.packages import open_extract, steady
 from d22kit.schema import CREATED, PARTITION, VERSION
 from d22kit.store import Store, scan_files
 from d22kit.times import TimeLike, span
@@ -63,7 +63,7 @@ def scan(
     InputError
         Where an argument is no time, `since` does not lie before `until`, or `on` is no time column.
     """
-    return _lazy(data, since, until, on, version, as_of, read=False)
+    return steady(data, lambda: _lazy(data, since, until, on, version, as_of, read=False))
 
 
 @overload
@@ -150,11 +150,15 @@ def load(
     """
     if backend not in ("polars", "pandas", "pyarrow"):
         raise InputError(f"backend={backend!r} is unknown; give 'polars', 'pandas' or 'pyarrow'.")
-    lazy = _lazy(data, since, until, on, version, as_of, read=True)
-    try:
-        frame = _select(lazy, columns).collect()
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _unreadable(data, error) from error
+
+    def read() -> pl.DataFrame:
+        lazy = _lazy(data, since, until, on, version, as_of, read=True)
+        try:
+            return _select(lazy, columns).collect()
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise _unreadable(data, error) from error
+
+    frame = steady(data, read)
     if backend == "polars":
         return frame
     frame = frame.with_columns(

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, cast
+from typing import IO, Annotated, Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -34,6 +36,8 @@ __all__ = [
     "hidden",
     "open_extract",
     "shown",
+    "steady",
+    "turn",
 ]
 
 DESCRIPTOR = ".datapackage.json"
@@ -59,6 +63,10 @@ _UNSEEN = "\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e
 FORMULA = f"(?:[{_UNSEEN}]*[=+\\-@＝＋－＠﹦﹢﹣﹫]|[\\t\\r\\n])"
 """How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind the unseen."""
 
+ATTEMPTS, PAUSE = 100, 0.01
+"""How often an extract that is replaced while it is read is read again, and the seconds between."""
+
+T = TypeVar("T")
 
 _Text = str | None
 
@@ -205,6 +213,36 @@ def open_extract(path: str | os.PathLike[str], *, read: bool = False) -> pl.Lazy
             f"The extract {place} cannot be opened: {error}. Check it with 'd22kit verify'."
         ) from error
     return rows
+
+
+def steady(path: str | os.PathLike[str] | None, act: Callable[[], T]) -> T:
+    """Return what an act reads of an extract; where that is replaced meanwhile, it is read again."""
+    place = store_root(path)
+    for _ in range(ATTEMPTS):
+        before = _stamps(place)
+        try:
+            return act()
+        except ExtractError:
+            if turn(place).exists():
+                time.sleep(PAUSE)
+            elif _stamps(place) == before:
+                raise
+    return act()
+
+
+def turn(place: str) -> Path:
+    """Return the file that is there while an extract is put in its place."""
+    return Path(place).with_name(f".{Path(place).name}.lock")
+
+
+def _stamps(place: str) -> list[tuple[int, int]]:
+    """Tell an extract, rows and description, from the one that replaces it."""
+    found: list[tuple[int, int]] = []
+    for ending in ("", DESCRIPTOR):
+        with suppress(OSError):
+            state = Path(place + ending).stat()
+            found.append((state.st_ino, state.st_mtime_ns))
+    return found
 
 
 def _check(package: Package, *, read: bool) -> None:

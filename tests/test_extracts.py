@@ -39,7 +39,7 @@ from d22kit.errors import ExtractError, InputError, VersionNotFoundError
 from d22kit.extracts import extract, formats, outcomes, rows, verify
 from d22kit.extracts.places import Target
 from d22kit.masking import mask
-from d22kit.packages import DESCRIPTOR, OUTCOMES, hidden, open_extract, shown
+from d22kit.packages import DESCRIPTOR, OUTCOMES, hidden, open_extract, shown, turn
 from d22kit.questions.classify import classify_distinct
 from d22kit.schema import EXTRA, KEY, NAMES, STORED, VERSION
 from d22kit.simulator import generate
@@ -932,6 +932,29 @@ def test_a_damaged_extract_is_not_loaded(form: str, data: str, tmp_path: Path) -
     file.write_bytes(bytes([255]) * len(content))
     with pytest.raises(ExtractError, match="d22kit verify"):
         d22kit.scan(place)
+
+
+@pytest.mark.parametrize("form", ["x.parquet", "x.csv", "folder"])
+def test_an_extract_that_is_replaced_while_it_is_read_is_read_again(
+    form: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, new = tmp_path / form, tmp_path / "new"
+    new.mkdir()
+    extract(place, data, version=1)
+    made = extract(new / form, data, version=2)
+    # As it is between two of the acts of an overwrite: the new description is there, and the rows not yet.
+    for beside in new.glob(f"{form}.*"):
+        beside.replace(tmp_path / beside.name)
+    turn(str(place)).touch()
+
+    def go_on(_: float) -> None:
+        place.replace(new / "old")
+        (new / form).replace(place)
+        turn(str(place)).unlink()
+
+    monkeypatch.setattr("time.sleep", go_on)
+    assert d22kit.load(place).height == made.rows
+    assert not new.joinpath(form).exists()
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "folder"])

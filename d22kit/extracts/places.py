@@ -17,7 +17,7 @@ import filelock
 from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError
 from d22kit.extracts.objects import names_at, upload
-from d22kit.packages import DESCRIPTOR, Package, formats_known, suffix
+from d22kit.packages import DESCRIPTOR, Package, formats_known, suffix, turn
 
 __all__ = ["README", "SCHEMA", "Target", "strangers"]
 
@@ -120,14 +120,14 @@ class Target:
             self._upload(room)
             return
         # One at a time, or the description of one could lie beside the rows of another.
-        turn = self._path.with_name(f".{self.name}{_LOCK}")
-        with filelock.FileLock(turn):
+        mine = turn(self.place)
+        with filelock.FileLock(mine):
             try:
                 self._refuse_taken()  # by another extract, made meanwhile
                 self._move(room)
             finally:
                 with suppress(OSError):  # Windows keeps what is open
-                    turn.unlink()
+                    mine.unlink()
 
     def _move(self, room: Path) -> None:
         beside = [path.name for path in sorted(room.iterdir()) if path.name not in (self.name, _LOCK)]
