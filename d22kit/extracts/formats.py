@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +46,13 @@ _DELTAS = {KEY: "DELTA_BYTE_ARRAY", CREATED: "DELTA_BINARY_PACKED", VERSION: "DE
 Batches = Iterable[Batch]
 Said = Callable[[bool], dict[str, Any]]
 """Gives a file's own metadata: before its rows are written (False), or with their totals (True)."""
+
+
+class _Kept(io.BytesIO):
+    """Stays open and has room: a zip file that could not be finished writes once more when it is forgotten."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class FinerTimesError(Exception):
@@ -147,17 +155,20 @@ def write_excel(target: Path, batches: Batches, unit: str, said: Said) -> None:
         raise InputError("An Excel extract needs xlsxwriter: pip install 'd22kit[excel]'.") from None
     options = {
         "constant_memory": True,
+        "tmpdir": str(target.parent),
         "remove_timezone": True,
         "strings_to_formulas": False,
         "strings_to_urls": False,
         "strings_to_numbers": False,
     }
+    content = _Kept()
     try:
-        with xlsxwriter.Workbook(str(target), options) as book:
+        with xlsxwriter.Workbook(content, options) as book:
             _rows_sheet(book, batches)
             _about_sheet(book, said(True))
     except xlsxwriter.exceptions.FileCreateError as error:
         raise OSError(*error.args) from error
+    target.write_bytes(content.getbuffer())
 
 
 WRITERS: dict[str, Callable[[Path, Batches, str, Said], None]] = {
