@@ -168,8 +168,11 @@ def _run(texts: pl.Series, expression: pl.Expr) -> pl.Series:
 
 def _once(texts: pl.Series) -> pl.Series:
     read, named, left = _stages()
-    marked = _each(WORD, _run(_each(ESCAPE, texts, _unescaped), read), _mark)
-    return _run(_each(WORD, _run(marked, named), _hide), left)
+    # Without ids and addresses, what was many texts is few.
+    return _distinctly(
+        _run(_each(ESCAPE, texts, _unescaped), read),
+        lambda few: _run(_each(WORD, _run(_each(WORD, few, _mark), named), _hide), left),
+    )
 
 
 @cache
