@@ -63,7 +63,7 @@ _UNSEEN = "\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e
 FORMULA = f"(?:[{_UNSEEN}]*[=+\\-@＝＋－＠﹦﹢﹣﹫]|[\\t\\r\\n])"
 """How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind the unseen."""
 
-ATTEMPTS, PAUSE = 100, 0.01
+ATTEMPTS, PAUSE = 10, 0.02
 """How often an extract that is replaced while it is read is read again, and the seconds between."""
 
 T = TypeVar("T")
