@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from d22kit.errors import ConfigError
+from d22kit.errors import ConfigError, InputError
 
-__all__ = ["ROOTS", "Endpoint", "store_root"]
+__all__ = ["ROOTS", "Endpoint", "path_text", "store_root"]
 
 ROOTS = {"production": "https://v3-api.cleargrid.ai", "staging": "https://stage-v3-api.cleargrid.ai"}
 
@@ -121,13 +121,29 @@ def store_root(data: str | os.PathLike[str] | None = None) -> str:
     >>> store_root("s3://bucket/store/")
     's3://bucket/store'
     """
-    place = os.fspath(data) if data is not None else os.environ.get("D22KIT_DATA") or "data"
+    place = os.environ.get("D22KIT_DATA") or "data" if data is None else path_text(data)
     if "://" in place:
         scheme, _, name = place.rstrip("/").partition("://")
         if not name:
             raise ConfigError(f"{place!r} names no bucket. Give one, as in s3://bucket/store.")
         return f"{scheme}://{name}"
-    return str(Path(place).expanduser().absolute())
+    return os.path.normpath(Path(place).expanduser().absolute())
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Return a path or URL as text.
+
+    Raises
+    ------
+    InputError
+        Where it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is a {type(path).__name__}, and no path: give a text or a pathlib.Path.")
+    text = os.fspath(path)
+    if "\0" in text:
+        raise InputError(f"{text!r} is no path: it holds a null character.")
+    return text
 
 
 def _root(root: str) -> str:

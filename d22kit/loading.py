@@ -13,7 +13,7 @@ from d22kit.config import store_root
 from d22kit.errors import ExtractError, InputError, StoreError, StoreNotFoundError
 from d22kit.frames import emptied
 from d22kit.packages import open_extract, steady
-from d22kit.schema import CREATED, PARTITION, VERSION
+from d22kit.schema import CREATED, PARTITION, VERSION, listed
 from d22kit.store import Store, scan_files
 from d22kit.times import TimeLike, span
 
@@ -234,7 +234,7 @@ def _select(frame: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
     if PARTITION not in found and VERSION in found:
         frame = frame.with_columns(pl.col(VERSION).dt.date().alias(PARTITION))
     known = frame.collect_schema().names()
-    wanted = [columns] if isinstance(columns, str) else list(columns)
+    wanted = listed("columns", columns)
     if unknown := [name for name in wanted if name not in known]:
         raise InputError(f"Unknown columns: {', '.join(map(repr, unknown))}. There are: {', '.join(known)}.")
     return frame.select(wanted)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
+
+from d22kit.errors import InputError
 
 __all__ = [
     "COLUMNS",
@@ -20,6 +23,7 @@ __all__ = [
     "VERSION",
     "VOCABULARY",
     "Column",
+    "listed",
 ]
 
 KEY = "public_id"
@@ -87,3 +91,18 @@ STORED = pl.Schema({c.name: TIME if c.kind == "time" else pl.String() for c in C
 FRAME = pl.Schema({c.name: pl.Categorical() if c.kind == "vocabulary" else STORED[c.name] for c in COLUMNS})
 """Types of rows here, as they are fetched and as `load()` and `scan()` give them. A note of Arrow's in each file lets
 Polars and pandas decode the words as categories at once, a third faster than as strings."""
+
+
+def listed(argument: str, columns: str | Iterable[str]) -> list[str]:
+    """Return the columns that an argument names, one or several.
+
+    Raises
+    ------
+    InputError
+        Where it is of another kind.
+    """
+    if isinstance(columns, str):
+        return [columns]
+    if not isinstance(columns, Iterable):
+        raise InputError(f"{argument} is a {type(columns).__name__}; give names of columns.")
+    return list(columns)

@@ -695,6 +695,12 @@ def test_a_text_that_excel_would_cut_is_refused(tmp_path: Path) -> None:
         ({"columns": ["delivery_state"], "classified": False}, "Unknown columns"),
         ({"columns": [KEY, KEY]}, "twice"),
         ({"columns": []}, "none"),
+        ({"columns": 5}, "columns is a int; give names of columns"),
+        ({"partition_by": pl.col("platform")}, "partition_by is a Expr"),
+        ({"masked": None}, "masked=None is neither True nor False"),
+        ({"classified": 0}, "classified=0 is neither"),
+        ({"overwrite": "no"}, "overwrite='no' is neither"),
+        ({"path": "x\0.csv"}, "null character"),
         ({"on": "seen_at"}, "no time column"),
         ({"since": "2026-02-01", "until": "2026-01-01"}, "does not lie before"),
         ({"since": "yesterday"}, "no time"),
@@ -744,6 +750,50 @@ def test_a_directory_with_other_files_is_never_overwritten(data: str, tmp_path: 
         with pytest.raises(ExtractError, match="not overwritten"):
             extract(tmp_path / path.relative_to(tmp_path).parts[0], data, overwrite=True)
         assert path.read_text() == "ten years"
+
+
+def test_what_is_no_plain_file_is_kept_as_well(data: str, tmp_path: Path) -> None:
+    theirs = Path(extract(tmp_path / "folder", data).path, "theirs")
+    for make in (
+        lambda: theirs.symlink_to("nowhere"),
+        lambda: theirs.symlink_to(data),
+        lambda: os.mkfifo(theirs),
+    ):
+        make()
+        with pytest.raises(ExtractError, match="'theirs', which is of no extract"):
+            extract(tmp_path / "folder", data, overwrite=True)
+        theirs.unlink()
+
+
+@pytest.mark.parametrize("place", ["conversations/x.parquet", "conversations", "quarantine", "staging"])
+def test_an_extract_never_lies_among_the_files_of_a_store(place: str, data: str, tmp_path: Path) -> None:
+    store = shutil.copytree(data, tmp_path / "store")
+    (tmp_path / "link").symlink_to(store)
+    before = sorted(store.rglob("*"))
+    for path in (f"{store}/{place}", f"{tmp_path}/other/../link/{place}"):
+        with pytest.raises(ExtractError, match=f"of the store at {store}"):
+            extract(path, store, overwrite=True)
+    with pytest.raises(ExtractError, match="of the store"):
+        extract(next(store.rglob("*.parquet")), store, overwrite=True)
+    assert sorted(store.rglob("*")) == before
+    assert extract(store / "beside.parquet", store).ok
+
+
+def test_the_working_directory_is_never_replaced(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("", ".", "..", "./", "/"):
+        with pytest.raises(ExtractError, match="working directory"):
+            extract(path, data, overwrite=True)
+    (tmp_path / "sub").mkdir()
+    assert extract("sub/../x.csv", data).path == str(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x.csv"])
+def test_what_is_no_path_is_refused(path: Any, data: str) -> None:
+    with pytest.raises(InputError, match="no path"):
+        extract(path, data)
 
 
 def test_what_lies_where_a_description_goes_is_not_overwritten_unless_told(data: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from d22kit.extracts.formats import WRITERS, FinerTimesError, write_directory
 from d22kit.extracts.places import README, SCHEMA, Target
 from d22kit.extracts.rows import Selection, ahead, batches
 from d22kit.packages import DESCRIPTOR, FORMATS, Package, checksum, hidden
-from d22kit.schema import CREATED, PARTITION, VERSION
+from d22kit.schema import CREATED, PARTITION, VERSION, listed
 from d22kit.store import Store
 from d22kit.times import TimeLike
 
@@ -165,7 +165,10 @@ def extract(
     ...     d22kit.verify(made.path).ok
     True
     """
-    by = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by or ())
+    for name, value in (("classified", classified), ("masked", masked), ("overwrite", overwrite)):
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={value!r} is neither True nor False.")
+    by = () if partition_by is None else tuple(listed("partition_by", partition_by))
     target = Target.of(path, by, overwrite=overwrite)
     chosen = Selection.of(since, until, on, where, columns, classified=classified, masked=masked)
     if columns is None and PARTITION in by:

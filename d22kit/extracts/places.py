@@ -14,15 +14,19 @@ from pathlib import Path
 
 import filelock
 
-from d22kit.config import store_root
+from d22kit.config import path_text, store_root
 from d22kit.errors import ExtractError, InputError
 from d22kit.extracts.objects import names_at, upload
 from d22kit.packages import DESCRIPTOR, Package, formats_known, suffix, turn
+from d22kit.store import Store
 
 __all__ = ["README", "SCHEMA", "Target", "strangers"]
 
 SCHEMA, README = ".schema.json", ".README.md"
 _LOCK = ".lock"
+
+PARTS = ("conversations", "quarantine", "staging")
+"""Directories of a store."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Target:
         InputError
             Where its suffix is unknown, or contradicts the partition.
         """
-        text, place = os.fspath(path), store_root(path)
+        text, place = path_text(path), store_root(path)
         ending = suffix(place)
         if by and ending not in ("", ".parquet"):
             raise InputError(f"partition_by makes a directory of Parquet files; {text!r} ends in {ending!r}.")
@@ -92,6 +96,10 @@ class Target:
         if self.local and self._path.is_dir() != self.folder and self._path.exists():
             kind = "directory" if self._path.is_dir() else "file"
             raise ExtractError(f"{self.place} is a {kind} already. Name another place.")
+        if self.local and Path.cwd().is_relative_to(self._path):
+            raise ExtractError(f"{self.place} is the working directory, or holds it. Name another place.")
+        if store := _store_around(self.place):
+            raise ExtractError(f"{self.place} is of the store at {store}, or lies in it. Name another place.")
         self._refuse_taken()
         if self.folder and self._taken() and (foreign := strangers(self.place, Package.find(self.place))):
             raise ExtractError(
@@ -190,6 +198,13 @@ class Target:
         upload(room, [name for name in files if name != _LOCK], self.place, old)
 
 
+def _store_around(place: str) -> str | None:
+    """Return the store to whose own files a place belongs; beside them there is room for extracts."""
+    parts = (place if "://" in place else Path(place).resolve().as_posix()).split("/")
+    roots = ("/".join(parts[:at]) for at, part in enumerate(parts) if part in PARTS)
+    return next(filter(Store.exists, roots), None)
+
+
 def _sweep(room: Path) -> None:
     """Remove the room of an extract whose process was killed; a living one holds the lock in it."""
     if not (room / _LOCK).exists():
@@ -208,5 +223,9 @@ def strangers(place: str, package: Package | None) -> list[str]:
     if "://" in place:
         found = names_at(place)
     else:
-        found = [path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()]
+        found = [
+            path.relative_to(place).as_posix()
+            for path in Path(place).rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        ]
     return sorted(name for name in found if f"{place}/{name}" not in known)

@@ -19,7 +19,7 @@ from d22kit.extracts.batch import Batch
 from d22kit.extracts.conditions import DETAIL, Where, check_columns, early, meeting, read_condition, unmet
 from d22kit.extracts.outcomes import CASE, HIDDEN, Outcomes
 from d22kit.packages import OUTCOMES
-from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION
+from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION, listed
 from d22kit.store import Store, scan_files
 from d22kit.times import TimeLike, span
 
@@ -91,7 +91,7 @@ class Selection:
             raise InputError(f"on={on!r} is no time column; give {CREATED!r} or {VERSION!r}.")
         start, end = span(since, until)
         standard = [*NAMES, *(OUTCOMES if classified else ())]
-        wanted = standard if columns is None else [columns] if isinstance(columns, str) else list(columns)
+        wanted = standard if columns is None else listed("columns", columns)
         check_columns(wanted, [*standard, PARTITION])
         if len(set(wanted)) < len(wanted) or not wanted:
             raise InputError(f"columns={wanted} names a column twice, or none; name each one once.")
