@@ -15,11 +15,11 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 
 from d22kit.display import Facts, number, size
-from d22kit.errors import InputError, StoreError
+from d22kit.errors import InputError, StoreError, plain
 from d22kit.frames import newest
 from d22kit.schema import KEY, NAMES, STORED, VERSION, VOCABULARY
 from d22kit.state import describe
-from d22kit.store import Store, plain, scan_files
+from d22kit.store import Store, scan_files
 from d22kit.times import instant, iso
 
 __all__ = [
@@ -174,7 +174,7 @@ def versions(data: str | os.PathLike[str] | None = None) -> pl.DataFrame:
         writers have only a version and a time.
     """
     rows = []
-    for commit in Store.open(data).table.history():
+    for commit in Store.open(data).history():
         act, counts, state = describe(commit)
         moment = datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
         row = {"version": commit["version"], "committed_at": moment, "act": act}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +31,7 @@ from d22kit.errors import (
     StoreMismatchError,
     StoreNotFoundError,
     VersionNotFoundError,
+    plain,
 )
 from d22kit.schema import FORMAT, FRAME, KEY, PARTITION, STORED, VOCABULARY
 from d22kit.state import Counts, State, describe, metadata
@@ -42,12 +42,10 @@ from d22kit.windows import EPOCH
 if TYPE_CHECKING:
     from pyarrow.fs import PyFileSystem
 
-__all__ = ["OURS", "Store", "plain", "scan_files"]
+__all__ = ["OURS", "Store", "scan_files"]
 
 OURS = "rows-"
 """How names of files begin whose vocabulary columns are noted as categories; other writers' are strings."""
-LONGEST_QUOTE = 300
-_NOISE = re.compile(r"\x1b\[[\d;]*m|↳")
 _FORMAT, _OWNER = "d22kit.format", "d22kit.owner"
 _SETTINGS = {
     "delta.logRetentionDuration": "interval 3650 days",
@@ -85,12 +83,16 @@ class Store:
             Where the table there is none of d22kit's, cannot be read, or was written by a newer d22kit.
         """
         root = store_root(data)
+        missing = StoreNotFoundError(
+            f"There is no store at {root}. Run 'd22kit sync' (or d22kit.sync()) to make one there, or name another "
+            "place with data=... or D22KIT_DATA."
+        )
         if not cls.exists(root):
-            raise StoreNotFoundError(_not_found(root))
+            raise missing
         try:
             store = cls(root, open_table(root, _table_uri(root)))
         except TableNotFoundError:
-            raise StoreNotFoundError(_not_found(root)) from None
+            raise missing from None
         except (DeltaError, OSError) as error:
             raise StoreFormatError(
                 f"The table at {_table_uri(root)} cannot be read: {plain(error)}"
@@ -189,10 +191,21 @@ class Store:
     def state(self) -> State:
         """Return how far the store is; commits by other writers are looked past."""
         for limit in (1, 50, None):
-            for commit in self.table.history(limit):
+            for commit in self.history(limit):
                 if state := describe(commit)[2]:
                     return state
         return State()
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Return what the commits up to this version noted, the newest first."""
+        table = self.table
+        while True:
+            # delta-rs lists the newest commits of all, and numbers them down from the version that was opened.
+            ahead = table.version() - self.table.version()
+            commits = table.history(limit and limit + ahead)
+            before, table = table.version(), DeltaTable(_table_uri(self.root))
+            if table.version() == before:
+                return commits[ahead:]
 
     def at(self, version: int | None = None, as_of: TimeLike | None = None) -> Store:
         """Return the store as one of its versions left it.
@@ -214,7 +227,7 @@ class Store:
             if moment is not None:
                 # By the times that `versions` shows; the log files' own lie some moments later.
                 at = (moment - EPOCH) // timedelta(milliseconds=1)
-                known = [commit["version"] for commit in table.history() if commit["timestamp"] <= at]
+                known = [commit["version"] for commit in self.history() if commit["timestamp"] <= at]
                 if not known:
                     raise VersionNotFoundError(
                         f"as_of={iso(moment)} lies before the store's first version. See d22kit.versions()."
@@ -376,12 +389,6 @@ def _scan(paths: list[str], schema: pl.Schema, path: str | None) -> pl.LazyFrame
     return pl.scan_parquet(paths, schema=schema, include_file_paths=path, hive_partitioning=False, glob=False)
 
 
-def plain(error: Exception) -> str:
-    """Return what delta-rs says of an error, without its colours and lines, and not all of it."""
-    text = " ".join(_NOISE.sub("", str(error)).split()).rstrip(".")
-    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
-
-
 def _table_uri(root: str) -> str:
     return f"{root}/conversations"
 
@@ -391,10 +398,3 @@ def _holder(path: Path) -> str:
         return path.with_name(".lock-holder").read_text()
     except OSError:
         return "unknown process"
-
-
-def _not_found(root: str) -> str:
-    return (
-        f"There is no store at {root}. Run 'd22kit sync' (or d22kit.sync()) to make one there, or name another "
-        "place with data=... or D22KIT_DATA."
-    )

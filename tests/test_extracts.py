@@ -45,6 +45,7 @@ from d22kit.schema import EXTRA, KEY, NAMES, STORED, VERSION
 from d22kit.simulator import generate
 from d22kit.state import State
 from d22kit.store import Store
+from d22kit.times import iso
 
 DETAIL = "delivery_error_detail"
 SECRET = "ana.silva@acme.example"
@@ -607,10 +608,22 @@ def test_the_description_tells_the_condition_and_no_personal_data_in_it(
     assert extract(tmp_path / "x.parquet", data, where=where).about["where"] == said
 
 
-def test_an_earlier_version_gives_its_rows(data: str, tmp_path: Path) -> None:
-    made = extract(tmp_path / "x.parquet", data, version=1)
-    assert made.version == 1
-    assert made.rows == 1_500
+@pytest.mark.parametrize("form", ["x.parquet", "x.arrow"])
+def test_an_earlier_version_gives_its_rows_and_says_what_it_said_then(form: str, tmp_path: Path) -> None:
+    frame = generate(300, seed=5).cast(dict(STORED)).sort(VERSION)
+    store = Store.create(tmp_path / "store", "https://api.example.test lender acme")
+    until = frame[VERSION][199]
+    commit_rows(store, frame[:200], [], State(covered=((None, until),)))
+    then = extract(tmp_path / form, store.root)
+    opened_then = Store.open(store.root)
+    commit_rows(store, frame[200:], [], State(covered=((None, frame[VERSION][-1]),)))
+    later = extract(tmp_path / form, store.root, version=1, overwrite=True)
+    assert (later.version, later.rows) == (1, 200)
+    assert (later.about, later.sha256) == (then.about, then.sha256)
+    assert datetime.fromisoformat(later.about["complete_up_to"]) == until
+    assert opened_then.state().watermark == until
+    assert [commit["version"] for commit in opened_then.history()] == [1, 0]
+    assert extract(tmp_path / form, store.root, overwrite=True).about["complete_up_to"] > iso(until)
 
 
 def test_an_empty_choice_is_an_extract_without_rows_and_a_warning(data: str, tmp_path: Path) -> None:

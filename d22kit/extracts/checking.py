@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import polars as pl
 
 from d22kit.display import number
+from d22kit.errors import plain
 from d22kit.extracts.places import SCHEMA, strangers
 from d22kit.packages import SCANS, Package, checksum, read_bytes
-from d22kit.store import plain
 
 __all__ = ["problems"]
 

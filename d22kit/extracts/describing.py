@@ -105,7 +105,7 @@ class About:
     @classmethod
     def of(cls, store: Store, chosen: Selection, partition: tuple[str, ...]) -> About:
         """Read a store's version."""
-        commit = store.table.history(1)[0]
+        commit = store.history(1)[0]
         moment = datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
         return cls(store, chosen, partition, store.table.version(), moment, store.state().watermark)
 
