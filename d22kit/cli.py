@@ -91,7 +91,7 @@ def _plain(value: object) -> object:
 
 
 def _list(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return [part.strip() for part in value.split(",")] if value else None
+    return None if value is None else [part.strip() for part in value.split(",")]
 
 
 def _values(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:

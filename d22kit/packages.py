@@ -60,8 +60,13 @@ TYPES = {**FRAME, **dict.fromkeys(OUTCOMES, pl.Categorical()), PARTITION: pl.Dat
 
 _UNSEEN = "\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 
-FORMULA = f"(?:[{_UNSEEN}]*[=+\\-@＝＋－＠﹦﹢﹣﹫]|[\\t\\r\\n])"
+_SIGN = "[=+\\-@＝＋－＠﹦﹢﹣﹫]"
+
+FORMULA = f"(?:[{_UNSEEN}]*{_SIGN}|[\\t\\r\\n])"
 """How a text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), also behind the unseen."""
+
+_CELL = f"([;\\t\\r\\n])('*[{_UNSEEN}--\\t\\r\\n]*{_SIGN})"
+"""The same inside a text, behind what may part cells for a spreadsheet that takes commas for text."""
 
 ATTEMPTS, PAUSE = 10, 0.02
 """How often an extract that is replaced while it is read is read again, and the seconds between."""
@@ -108,16 +113,16 @@ class _Described(msgspec.Struct):
 
 
 def hidden(text: pl.Expr) -> pl.Expr:
-    """Put an apostrophe before every text that a spreadsheet would take for a formula.
+    """Put an apostrophe before what a spreadsheet would take for a formula, at the start of a text or inside.
 
     One is also put before apostrophes that already stand there, so that `shown` brings back every text.
     """
-    return text.str.replace(f"^('*{FORMULA})", "'$1")
+    return text.str.replace(f"^('*{FORMULA})", "'$1").str.replace_all(_CELL, "$1'$2")
 
 
 def shown(text: pl.Expr) -> pl.Expr:
     """Take away the apostrophes that `hidden` put."""
-    return text.str.replace(f"^'('*{FORMULA})", "$1")
+    return text.str.replace_all(_CELL.replace("('*", "'('*"), "$1$2").str.replace(f"^'('*{FORMULA})", "$1")
 
 
 def formats_known() -> str:
@@ -215,19 +220,30 @@ def open_extract(path: str | os.PathLike[str], *, read: bool = False) -> pl.Lazy
     return rows
 
 
-def steady(path: str | os.PathLike[str] | None, act: Callable[[], T]) -> T:
+def steady(
+    path: str | os.PathLike[str] | None, act: Callable[[], T], whole: Callable[[T], bool] = lambda _: True
+) -> T:
     """Return what an act reads of an extract; where that is replaced meanwhile, it is read again."""
     place = store_root(path)
     for _ in range(ATTEMPTS):
         before = _stamps(place)
         try:
-            return act()
+            found = act()
         except ExtractError:
-            if turn(place).exists():
-                time.sleep(PAUSE)
-            elif _stamps(place) == before:
+            if _settled(place, before):
                 raise
+        else:
+            if whole(found) or _settled(place, before):
+                return found
     return act()
+
+
+def _settled(place: str, before: list[tuple[int, int]]) -> bool:
+    """Whether an extract is the one it was; waits a moment where it is being replaced."""
+    if turn(place).exists():
+        time.sleep(PAUSE)
+        return False
+    return _stamps(place) == before
 
 
 def turn(place: str) -> Path:

@@ -6,6 +6,7 @@ import csv
 import getpass
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -31,12 +33,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from polars.testing import assert_frame_equal
+from polars.testing import assert_frame_equal, assert_series_equal
 
 import d22kit
 from d22kit.commits import commit_rows
 from d22kit.errors import ExtractError, InputError, VersionNotFoundError
-from d22kit.extracts import extract, formats, outcomes, rows, verify
+from d22kit.extracts import conditions as conditions_module
+from d22kit.extracts import describing, extract, formats, outcomes, rows, verify
 from d22kit.extracts.places import Target
 from d22kit.masking import mask
 from d22kit.packages import DESCRIPTOR, OUTCOMES, hidden, open_extract, shown, turn
@@ -52,6 +55,7 @@ SECRET = "ana.silva@acme.example"
 FORMS = ("x.parquet", "x.csv", "x.csv.gz", "x.arrow", "x.feather", "folder", "folder/")
 TEXTS = [
     *("مرحبا بالعالم", "تم التسليم ✅ 🎉", "", None, "NULL", "0012", "1e5", "-5", "=1+1", "+971", "@SUM(A1)"),
+    *("ok;=1+1", "ok\t=1+1", "two\n-lines", "a;'=1", "wait; - then"),
     *("'=1", "''-x", "\ttab", "\rcr", 'say "no", twice', "＝1", " =2", "' apostrophe", "plain"),
 ]
 
@@ -385,6 +389,19 @@ def test_small_cells_are_counted(data: str, expected: pl.DataFrame, tmp_path: Pa
     assert made.about["small_cells"] == {"k": 10, "cells": cells.height, "rows": cells["len"].sum()}
 
 
+def test_many_combinations_hide_no_words_and_are_not_said_to_be_harmless(
+    data: str, expected: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(describing, "MOST_CELLS", 20)
+    made = extract(tmp_path / "x.parquet", data)
+    assert made.about["small_cells"] == {"k": 10, "cells": None, "rows": None}
+    package = json.loads(Path(made.path + DESCRIPTOR).read_text(encoding="utf-8"))
+    assert "too many combinations" in package["description"]
+    fields = {field["name"]: field for field in package["resources"][0]["schema"]["fields"]}
+    words = expected["platform"].drop_nulls().unique().sort().to_list()
+    assert fields["platform"]["constraints"]["enum"] == words
+
+
 # Safe to send
 
 
@@ -416,6 +433,16 @@ def plain_bytes(path: Path) -> bytes:
 def test_what_is_not_masked_says_so(data: str, tmp_path: Path) -> None:
     made = extract(tmp_path / "x.parquet", data, masked=False)
     assert made.about["unmasked"] == [DETAIL, EXTRA]
+    assert not made.about["masking"]
+    asked = extract(
+        tmp_path / "y.parquet",
+        data,
+        masked=False,
+        columns=[KEY],
+        where={DETAIL: [f"550 5.1.1 <{SECRET}>: user unknown"]},
+    )
+    assert asked.about["unmasked"] == [DETAIL]
+    assert "NOT masked" in Path(asked.path + DESCRIPTOR).read_text(encoding="utf-8")
     assert "not masked" in str(made)
     assert_frame_equal(
         opened(made.path).select(NAMES), d22kit.load(data).cast(dict(STORED)).sort(VERSION, KEY)
@@ -447,6 +474,9 @@ def test_the_guard_against_formulas_is_reversible(text: str) -> None:
     guarded = frame.select(hidden(pl.col("text")))
     assert not guarded.item().lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
     assert not guarded.item().startswith(("\t", "\r", "\n"))
+    # Also for a spreadsheet that parts cells elsewhere than at commas.
+    signs = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+    assert not any(cell.lstrip().startswith(signs) for cell in re.split("[;\t\r\n]", guarded.item()))
     assert guarded.select(shown(pl.col("text"))).item() == text
 
 
@@ -456,7 +486,23 @@ def test_the_guard_against_formulas_is_reversible(text: str) -> None:
 @pytest.mark.parametrize("sign", "=+-@＝＋－＠﹦﹢﹣﹫")
 def test_a_formula_is_guarded_behind_what_no_one_sees(unseen: str, sign: str) -> None:
     text = pl.DataFrame({"text": [f"{unseen * 3}{sign}HYPERLINK(1)"]})
-    assert text.select(hidden(pl.col("text"))).item() == f"'{unseen * 3}{sign}HYPERLINK(1)"
+    guarded = text.select(hidden(pl.col("text")))
+    assert guarded.item().startswith("'")
+    assert guarded.item().replace("'", "") == text.item()
+
+
+def test_libreoffice_finds_no_formula_whatever_parts_the_cells(data: str, tmp_path: Path) -> None:
+    office = shutil.which("soffice")
+    if office is None:
+        pytest.skip("needs LibreOffice Calc (soffice)")
+    extract(tmp_path / "x.csv", data)
+    (tmp_path / "y.csv").write_text("wait;=1+1\n")
+    command = [office, f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}", "--headless"]
+    reading = ["--infilter=CSV:44/59/9,34,76,1", "--convert-to", "fods", "--outdir", str(tmp_path / "out")]
+    places = [str(tmp_path / name) for name in ("x.csv", "y.csv")]
+    subprocess.run([*command, *reading, *places], check=True, capture_output=True, timeout=120)
+    assert "table:formula" not in (tmp_path / "out" / "x.fods").read_text(encoding="utf-8")
+    assert "table:formula" in (tmp_path / "out" / "y.fods").read_text(encoding="utf-8"), "it looks for them"
 
 
 def test_excel_holds_text_as_text(data: str, tmp_path: Path) -> None:
@@ -626,6 +672,64 @@ def test_an_earlier_version_gives_its_rows_and_says_what_it_said_then(form: str,
     assert extract(tmp_path / form, store.root, overwrite=True).about["complete_up_to"] > iso(until)
 
 
+def test_conditions_that_read_alike_are_told_apart(data: str, tmp_path: Path) -> None:
+    hour = pl.col("created_at").dt.convert_time_zone
+    conditions = [
+        hour("Asia/Dubai").dt.hour() < 6,
+        hour("America/New_York").dt.hour() < 6,
+        pl.col(KEY).is_in(pl.Series(["a", "b"])),
+        pl.col(KEY).is_in(pl.Series(["a", "c"])),
+        pl.col(KEY).is_in([str(n) for n in range(9_000)]),
+        pl.col(KEY).is_in([str(n) for n in range(9_001)]),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        made = [extract(tmp_path / f"{n}.arrow", data, where=test) for n, test in enumerate(conditions)]
+        with pl.Config(fmt_table_cell_list_len=1):
+            again = extract(tmp_path / "again.arrow", data, where=conditions[4])
+    told = [one.about["where_exact"] for one in made]
+    assert len(set(told)) == len(told)
+    assert all(len(exact) <= conditions_module.MOST_EXACT for exact in told)
+    assert again.about == made[4].about
+    again_chosen = pl.Expr.deserialize(io.StringIO(told[0]), format="json")
+    assert d22kit.load(data).filter(again_chosen).height == made[0].rows
+
+
+@pytest.mark.filterwarnings("ignore:No row met")
+def test_the_order_and_number_of_values_change_nothing(data: str, tmp_path: Path) -> None:
+    values = [["SMS", "EMAIL", None], ["EMAIL", None, "SMS", "SMS"], {"SMS", None, "EMAIL"}]
+    made = [
+        extract(tmp_path / f"{n}.parquet", data, where={"platform": these}) for n, these in enumerate(values)
+    ]
+    assert len({next(iter(one.sha256.values())) for one in made}) == 1
+    for form in FORMS:
+        empty = extract(f"{tmp_path}/{form}", data, where={"delivery_code": [""]}, overwrite=True)
+        assert verify(empty.path).ok
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_column_whose_only_word_is_empty_is_written(form: str, tmp_path: Path) -> None:
+    frame = generate(20).cast(dict(STORED)).with_columns(pl.lit("").alias("platform"))
+    store = Store.create(tmp_path / "store", "https://api.example.test lender acme")
+    commit_rows(store, frame, [], State())
+    made = extract(f"{tmp_path}/{form}", store.root)
+    assert verify(made.path).ok
+    assert opened(made.path)["platform"].to_list() == [""] * 20
+    assert '"enum": []' not in Path(made.path + DESCRIPTOR).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("moment", ["1899-12-31T23:59:59.999Z", "2026-01-01T00:00:00.000001Z"])
+def test_a_time_that_excel_would_change_is_refused(moment: str, tmp_path: Path) -> None:
+    pytest.importorskip("xlsxwriter")
+    at = pl.lit(moment).str.to_datetime(time_unit="us", time_zone="UTC")
+    frame = generate(20).cast(dict(STORED)).with_columns(at.alias("created_at"))
+    store = Store.create(tmp_path / "store", "https://api.example.test lender acme")
+    commit_rows(store, frame, [], State())
+    with pytest.raises(ExtractError, match="Excel holds times from 01 March 1900 on, to the millisecond"):
+        extract(tmp_path / "x.xlsx", store.root)
+    assert not (tmp_path / "x.xlsx").exists()
+
+
 def test_an_empty_choice_is_an_extract_without_rows_and_a_warning(data: str, tmp_path: Path) -> None:
     for form in (*FORMS, "x.xlsx", "hive"):
         by = ("platform", "bounce_category") if form == "hive" else None
@@ -652,15 +756,30 @@ def test_days_are_directories_without_being_named_as_a_column(
     assert opened(made.path)["updated_date"].null_count() == 0
 
 
+@pytest.mark.filterwarnings("ignore:No row met")
+@pytest.mark.parametrize("by", [None, "bounce_category", ["platform", "delivery_code"], "updated_date"])
+@pytest.mark.parametrize("asked", [{}, {"where": {"platform": ["NONE"]}}])
 def test_a_directory_opens_as_its_readme_says(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by: Any, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for by in (None, "bounce_category", ["platform", "delivery_code"]):
-        made = extract("folder", data, partition_by=by, overwrite=True)
-        lines = Path("folder.README.md").read_text(encoding="utf-8").splitlines()
-        (line,) = (line for line in lines if line.startswith("pandas."))
-        assert len(eval(line, {"pandas": pd, "pyarrow": pa})) == made.rows
+    codes = pl.Series(["250", "0012", "5.10", None] * 10, dtype=pl.String)
+    frame = generate(40, seed=3).cast(dict(STORED)).with_columns(codes.alias("delivery_code"))
+    store = Store.create(tmp_path / "store", "https://api.example.test lender acme")
+    commit_rows(store, frame, [], State())
+    made = extract("folder", "store", partition_by=by, **asked)
+    lines = Path("folder.README.md").read_text(encoding="utf-8").splitlines()
+    wanted = opened("folder").sort(KEY)
+    for reader, library in (("pandas", pd), ("polars", pl), ("duckdb", duckdb)):
+        (line,) = (line for line in lines if line.startswith(f"{reader}."))
+        found = eval(line, {reader: library, "pyarrow": pa})
+        if reader == "pandas":
+            found = pl.from_pandas(found.astype(dict.fromkeys(found.select_dtypes("category"), "str")))
+        found = found.pl() if reader == "duckdb" else found.lazy().collect()
+        assert found.height == made.rows
+        for name in ("delivery_code", *([by] if isinstance(by, str) else by or [])):
+            told = found.sort(KEY)[name].cast(pl.String)
+            assert_series_equal(told, wanted[name].cast(pl.String))
 
 
 def test_a_vocabulary_word_like_a_formula_is_valid_by_frictionless(tmp_path: Path) -> None:
@@ -726,6 +845,7 @@ def test_a_text_that_excel_would_cut_is_refused(tmp_path: Path) -> None:
         ({"where": pl.col("public_id").is_first_distinct()}, "each row by itself"),
         ({"where": pl.col("platform") + 1}, "no condition"),
         ({"where": pl.col("platform")}, "no condition"),
+        ({"where": pl.col("platform").to_physical() == 0}, "another one in every process"),
         ({"where": {"platform": 5}}, "texts or None"),
         ({"where": pl.col("platform").map_elements(bool, pl.Boolean) & True}, "calls Python"),
         ({"where": pl.col("delivery_code").cast(pl.Int64) > 5}, "cannot be judged on every row"),
@@ -978,6 +1098,16 @@ def test_damage_is_found(kind: str, says: str, data: str, tmp_path: Path) -> Non
     assert says in report._repr_html_()
 
 
+@pytest.mark.parametrize("form", ["x.parquet", "x.arrow"])
+def test_a_description_of_another_file_is_found(form: str, data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / form, data)
+    place = Path(made.path + DESCRIPTOR)
+    package = json.loads(place.read_text(encoding="utf-8"))
+    package["d22kit"]["lender"] = "another"
+    place.write_text(json.dumps(package), encoding="utf-8")
+    assert any("differ in lender" in problem for problem in verify(made.path).problems)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_damaged_extract_is_not_loaded(form: str, data: str, tmp_path: Path) -> None:
     place = Path(extract(f"{tmp_path}/{form}", data).path)
@@ -997,9 +1127,21 @@ def test_a_damaged_extract_is_not_loaded(form: str, data: str, tmp_path: Path) -
         d22kit.scan(place)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda place: (d22kit.load(place).height, True),
+        lambda place: (verify(place).rows, verify(place).ok),
+        lambda place: (d22kit.scan(place).collect().height, True),
+    ],
+)
 @pytest.mark.parametrize("form", ["x.parquet", "x.csv", "folder"])
 def test_an_extract_that_is_replaced_while_it_is_read_is_read_again(
-    form: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str,
+    read: Callable[[Path], tuple[int, bool]],
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place, new = tmp_path / form, tmp_path / "new"
     new.mkdir()
@@ -1016,7 +1158,9 @@ def test_an_extract_that_is_replaced_while_it_is_read_is_read_again(
         turn(str(place)).unlink()
 
     monkeypatch.setattr("time.sleep", go_on)
-    assert d22kit.load(place).height == made.rows
+    rows, good = read(place)
+    assert good
+    assert rows == made.rows
     assert not new.joinpath(form).exists()
 
 

@@ -22,7 +22,7 @@ from d22kit.extracts.describing import About, Tally, descriptor, own, readme, re
 from d22kit.extracts.formats import WRITERS, FinerTimesError, write_directory
 from d22kit.extracts.places import README, SCHEMA, Target
 from d22kit.extracts.rows import Selection, ahead, batches
-from d22kit.packages import DESCRIPTOR, FORMATS, Package, checksum, hidden
+from d22kit.packages import DESCRIPTOR, FORMATS, Package, checksum, hidden, steady
 from d22kit.schema import CREATED, PARTITION, VERSION, listed
 from d22kit.store import Store
 from d22kit.times import TimeLike
@@ -209,14 +209,17 @@ def verify(path: str | os.PathLike[str]) -> ExtractReport:
     ExtractError
         Where there is no extract, or its description is missing or damaged.
     """
-    package = Package.find(path)
-    if package is None:
-        place = store_root(path)
-        raise ExtractError(
-            f"There is no description of an extract at {place}{DESCRIPTOR}, so nothing can be checked. Ask for it: "
-            "it was written with the extract."
-        )
-    return replace(_report(package), problems=tuple(problems(package)))
+
+    def check() -> ExtractReport:
+        package = Package.find(path)
+        if package is None:
+            raise ExtractError(
+                f"There is no description of an extract at {store_root(path)}{DESCRIPTOR}, so nothing can be checked. "
+                "Ask for it: it was written with the extract."
+            )
+        return replace(_report(package), problems=tuple(problems(package)))
+
+    return steady(path, check, whole=lambda report: report.ok)
 
 
 def _check_partition(by: Sequence[str], columns: Sequence[str]) -> None:
@@ -260,7 +263,7 @@ def _describe(
     words = tally.words()
     if FORMATS.get(target.suffix) == "csv":
         words = {
-            name: pl.DataFrame({"": found}).select(hidden(pl.all())).to_series().to_list()
+            name: pl.DataFrame({"": found}, {"": pl.String}).select(hidden(pl.all())).to_series().to_list()
             for name, found in words.items()
         }
     schema = table(about, words)

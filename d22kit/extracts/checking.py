@@ -6,15 +6,24 @@ import json
 from collections.abc import Iterator
 
 import polars as pl
+import pyarrow as pa
+from pyarrow.fs import LocalFileSystem
 
 from d22kit.display import number
 from d22kit.errors import plain
 from d22kit.extracts.places import SCHEMA, strangers
-from d22kit.packages import SCANS, Package, checksum, read_bytes
+from d22kit.packages import SCANS, Package, checksum, read_bytes, storage
 
 __all__ = ["problems"]
 
-_UNREADABLE = (OSError, KeyError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+_UNREADABLE = (
+    OSError,
+    KeyError,
+    ValueError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    pa.ArrowException,
+)
 
 
 def problems(package: Package) -> Iterator[str]:
@@ -74,6 +83,15 @@ def _rows(file: str, kind: str) -> int | None:
     return int(SCANS[kind]([file]).select(pl.len()).collect().item())
 
 
+def _metadata(file: str, kind: str) -> str | bytes:
+    if kind == "parquet":
+        return pl.read_parquet_metadata(file)["d22kit"]
+    system, name = storage(file) if "://" in file else (LocalFileSystem(), file)
+    with system.open_input_file(name) as source, pa.ipc.open_file(source) as arrow:
+        metadata: dict[bytes, bytes] = arrow.schema.metadata
+        return metadata[b"d22kit"]
+
+
 def _is_json(content: bytes) -> bool:
     try:
         json.loads(content)
@@ -83,11 +101,11 @@ def _is_json(content: bytes) -> bool:
 
 
 def _contradicted(package: Package) -> Iterator[str]:
-    """Hold the description against what the Parquet files say of themselves."""
+    """Hold the description against what the files say of themselves."""
     for file, part in package.files.items():
-        if part["format"] != "parquet":
+        if part["format"] not in ("parquet", "arrow"):
             continue
-        inside = json.loads(pl.read_parquet_metadata(file)["d22kit"])
+        inside = json.loads(_metadata(file, part["format"]))
         differing = [
             name
             for name, value in inside.items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -13,13 +14,35 @@ from d22kit.masking import mask
 from d22kit.packages import OUTCOMES
 from d22kit.schema import CREATED, EXTRA, FRAME, PARTITION, VERSION, VOCABULARY
 
-__all__ = ["DETAIL", "Where", "check_columns", "early", "meeting", "read_condition", "unmet"]
+__all__ = ["DETAIL", "Condition", "Where", "check_columns", "early", "meeting", "read_condition", "unmet"]
 
 Where = pl.Expr | Mapping[str, Any] | None
 DETAIL = "delivery_error_detail"
 
 MOST_SAID = 100
 """Values of a condition that the description lists."""
+
+MOST_EXACT = 20_000
+"""Characters of a condition's exact form, above which the description has its checksum."""
+
+
+class Condition(NamedTuple):
+    """A condition on rows, as it is judged and as the description tells it.
+
+    Parameters
+    ----------
+    test
+        The expression; None where every row is wanted.
+    said
+        What the description says.
+    exact
+        An expression as Polars serializes it, since its text leaves arguments out; None where nothing is left out,
+        or values are withheld.
+    """
+
+    test: pl.Expr | None = None
+    said: Any = None
+    exact: str | None = None
 
 
 def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
@@ -28,8 +51,8 @@ def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
         raise InputError(f"Unknown columns: {', '.join(map(repr, unknown))}. There are: {', '.join(known)}.")
 
 
-def read_condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple[pl.Expr | None, Any]:
-    """Return a condition as an expression, and as the description tells it.
+def read_condition(where: Where, known: Sequence[str], *, masked: bool) -> Condition:
+    """Read a condition.
 
     Raises
     ------
@@ -37,7 +60,7 @@ def read_condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple
         Where it is no condition on each row by itself.
     """
     if where is None:
-        return None, None
+        return Condition()
     if isinstance(where, Mapping):
         return _of_mapping(where, known, masked=masked)
     if not isinstance(where, pl.Expr):
@@ -50,8 +73,8 @@ def read_condition(where: Where, known: Sequence[str], *, masked: bool) -> tuple
     named = sorted(set(condition.meta.root_names()))
     if masked and not {DETAIL, EXTRA}.isdisjoint(named):
         # Texts and numbers that they are compared with may be a person's.
-        return condition, f"a condition on {', '.join(named)} holds (its values are withheld)"
-    return condition, str(where)
+        return Condition(condition, f"a condition on {', '.join(named)} holds (its values are withheld)")
+    return Condition(condition, _text(where), _exact(where))
 
 
 def early(where: pl.Expr) -> bool:
@@ -72,9 +95,7 @@ def unmet(where: pl.Expr, error: Exception) -> InputError:
     return InputError(f"where={where} cannot be judged on every row: {reason}.")
 
 
-def _of_mapping(
-    where: Mapping[str, Any], known: Sequence[str], *, masked: bool
-) -> tuple[pl.Expr | None, dict[str, Any] | None]:
+def _of_mapping(where: Mapping[str, Any], known: Sequence[str], *, masked: bool) -> Condition:
     times = (CREATED, VERSION, PARTITION)
     if timed := [name for name in where if name in times]:
         raise InputError(
@@ -89,12 +110,25 @@ def _of_mapping(
         for name, values in wanted.items()
     ]
     said = {name: _said(name, values, masked=masked) for name, values in wanted.items()}
-    return (pl.all_horizontal(tests), said) if tests else (None, None)
+    return Condition(pl.all_horizontal(tests), said) if tests else Condition()
 
 
 def _listed(values: Any) -> list[Any]:
+    """Return values, each once; those of a set have another order in every process."""
     one = isinstance(values, str) or not hasattr(values, "__iter__")
-    return [values] if one else list(values)
+    found = [values] if one else list(values)
+    texts = all(value is None or isinstance(value, str) for value in found)
+    return sorted({*found}, key=lambda value: (value is None, value)) if texts else found
+
+
+def _text(where: pl.Expr) -> str:
+    with pl.Config(fmt_table_cell_list_len=MOST_SAID, fmt_str_lengths=MOST_SAID):  # whatever the user has set
+        return str(where)
+
+
+def _exact(where: pl.Expr) -> str:
+    exact = where.meta.serialize(format="json")
+    return exact if len(exact) <= MOST_EXACT else f"SHA-256 {hashlib.sha256(exact.encode()).hexdigest()}"
 
 
 def _said(name: str, values: list[str | None], *, masked: bool) -> list[str | None] | str:
@@ -125,6 +159,10 @@ def _resolved(where: pl.Expr, known: Sequence[str]) -> pl.Expr:
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"where={where} is no condition on the rows: {reason}.") from error
+    if "to_physical()" in str(where):
+        raise InputError(
+            f"where={where} asks for a category's number, which is another one in every process."
+        )
     if not handed or handed[0] is None:
         raise InputError(
             f"where={where} does not judge each row by itself (it compares rows, calls Python, or fails on some "

@@ -17,7 +17,7 @@ from d22kit.extracts.batch import Batch
 from d22kit.extracts.conditions import DETAIL
 from d22kit.extracts.rows import ORDER, Selection
 from d22kit.packages import FORMATS, LAYOUT, OUTCOMES
-from d22kit.schema import COLUMNS, EXTRA, KEY, PARTITION, VOCABULARY
+from d22kit.schema import COLUMNS, CREATED, EXTRA, KEY, PARTITION, VERSION, VOCABULARY
 from d22kit.store import Store
 from d22kit.times import iso
 
@@ -51,6 +51,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.rows = 0
+        self._words: dict[str, pl.Series] = {}
         self._cells: pl.DataFrame | None = None
         self._many = False
 
@@ -62,14 +63,8 @@ class Tally:
 
     def words(self) -> dict[str, list[str]]:
         """Return the words present in each vocabulary column, where they are few enough to list."""
-        if self._cells is None:
-            return {}
-        found = {name: self._cells[name].drop_nulls().unique().sort() for name in self._cells.columns[:-1]}
-        return {
-            name: [word for word in words if word]
-            for name, words in found.items()
-            if 0 < len(words) <= MOST_WORDS
-        }
+        found = {name: words.filter(words != "").sort().to_list() for name, words in self._words.items()}
+        return {name: words for name, words in found.items() if 0 < len(words) <= MOST_WORDS}
 
     def small_cells(self) -> dict[str, Any]:
         """Return how many combinations of words have few rows."""
@@ -81,9 +76,16 @@ class Tally:
     def _count(self, batch: Batch) -> None:
         self.rows += len(batch)
         words = [name for name in WORDS if name in batch.columns]
-        if not words or self._many:
+        if not words:
             return
         cells = batch.count(words)
+        for name in words:
+            seen = pl.concat([self._words.get(name, cells[name].clear()), cells[name]]).unique()
+            self._words[name] = seen.head(
+                2 * MOST_WORDS
+            )  # then there are too many to list, whichever they are
+        if self._many:
+            return
         if self._cells is not None:
             cells = pl.concat([self._cells, cells]).group_by(words).sum()
         self._many = cells.height > MOST_CELLS
@@ -124,13 +126,15 @@ class About:
             "since": chosen.since and iso(chosen.since),
             "until": chosen.until and iso(chosen.until),
             "on": chosen.on,
-            "where": chosen.said,
+            "where": chosen.condition.said,
+            "where_exact": chosen.condition.exact,
             "columns": list(chosen.columns),
             "zone": "UTC",
             "sorted_by": list(ORDER),
             "classified": chosen.classified,
             "masked": [name for name in (DETAIL, EXTRA) if chosen.masked and name in chosen.columns],
-            "unmasked": [name for name in (DETAIL, EXTRA) if not chosen.masked and name in chosen.columns],
+            "unmasked": [] if chosen.masked else chosen.private,
+            "masking": chosen.masked,
         }
 
     def fields(self, words: dict[str, list[str]]) -> list[dict[str, Any]]:
@@ -147,7 +151,7 @@ class About:
             described["constraints"] = {"enum": words[name]}
         if name == DETAIL and self.chosen.masked:
             described["description"] += (
-                " Masked: addresses, numbers, names and links became <email>, <n> and so on."
+                " Masked: addresses, long numbers, names and links became `<email>`, `<n>` and so on."
             )
         if name == EXTRA and self.chosen.masked:
             described["description"] += " Withheld (null), since it may hold anything."
@@ -222,16 +226,23 @@ def sentences(about: About, tally: Tally) -> Iterator[str]:
     )
     if facts["since"] or facts["until"]:
         yield f"{about.chosen.on} from {facts['since'] or 'the first'} until before {facts['until'] or 'the last'}."
-    if about.chosen.said:
-        yield f"Only rows where {_condition(about.chosen.said)}."
-    yield f"Times are instants in UTC; rows are sorted by {' and '.join(ORDER)}."
+    if facts["where"]:
+        yield f"Only rows where {_condition(facts['where'])}."
+    times = {CREATED, VERSION}.intersection(about.chosen.columns)
+    if times:
+        yield "Times are instants in UTC."
+    yield f"Rows are sorted by {' and '.join(ORDER)}."
     if facts["masked"]:
         yield f"Personal data in {' and '.join(facts['masked'])} is masked or withheld."
     if facts["unmasked"]:
         yield f"{' and '.join(facts['unmasked'])} NOT masked: may hold personal data."
-    yield "A row speaks of one message; its exact time makes it unique."
+    yield f"A row speaks of one message{'; its exact time makes it unique' if times else ''}."
     small = tally.small_cells()
-    if small["cells"]:
+    if small["cells"] is None and tally.words():
+        yield (
+            "There are too many combinations of words to count the small ones: pool them before you publish figures."
+        )
+    elif small["cells"]:
         yield (
             f"{number(small['cells'])} combinations of words have fewer than {SMALL_CELL} rows "
             f"({number(small['rows'])} in all): pool them before figures are published."
@@ -256,6 +267,20 @@ def readme(package: dict[str, Any], name: str, fields: list[dict[str, Any]]) -> 
         for field in sorted(fields, key=lambda field: about["columns"].index(field["name"]))
     )
     form = Path(__file__).with_name("readme.md").read_text(encoding="utf-8")
-    # Left to itself, PyArrow cannot read a partition of nulls.
-    hive = ', partitioning=pyarrow.dataset.partitioning(flavor="hive")' if about.get("partition_by") else ""
-    return form.format(**package | about | {"columns": columns, "name": name, "hive": hive})
+    return form.format(**package | about | {"columns": columns, "name": name} | _opening(about))
+
+
+def _opening(about: dict[str, Any]) -> dict[str, str]:
+    """Return what readers are to be told of hive columns: left to themselves they take codes for numbers."""
+    days = {field["name"]: field["name"] == PARTITION for field in about.get("partition_by", ())}
+    if not days:
+        return dict.fromkeys(("pandas", "polars", "spark", "duckdb"), "")
+    arrow = ", ".join(f'("{name}", pyarrow.{"date32" if day else "string"}())' for name, day in days.items())
+    polars = ", ".join(f'"{name}": polars.{"Date" if day else "String"}' for name, day in days.items())
+    duckdb = ", ".join(f"'{name}': {'DATE' if day else 'VARCHAR'}" for name, day in days.items())
+    return {
+        "pandas": f', partitioning=pyarrow.dataset.partitioning(pyarrow.schema([{arrow}]), flavor="hive")',
+        "polars": f", hive_schema={{{polars}}}",
+        "spark": 'spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")\n',
+        "duckdb": f", hive_types = {{{duckdb}}}",
+    }

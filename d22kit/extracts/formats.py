@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from d22kit.errors import ExtractError, InputError
 from d22kit.extracts.batch import Batch
 from d22kit.extracts.rows import ahead
-from d22kit.packages import FORMULA, hidden
+from d22kit.packages import DESCRIPTOR, FORMULA, hidden
 from d22kit.schema import CREATED, KEY, VERSION
 
 __all__ = ["WRITERS", "FinerTimesError", "write_directory"]
@@ -34,6 +34,8 @@ SPILL = 2_000_000
 
 EXCEL_ROWS = 1_048_575
 EXCEL_TEXT = 32_767
+EXCEL_FIRST = datetime(1900, 3, 1, tzinfo=UTC)
+"""Before it, Excel and others count days differently."""
 
 LEVEL = 1
 """Of zstd: higher ones cost much time and save little, since what remains is near random."""
@@ -254,6 +256,7 @@ def _rows_sheet(book: Any, batches: Batches) -> None:
                 "where, or write .parquet or .csv."
             )
         _check_texts(frame)
+        _check_times(frame)
         for values in frame.iter_rows():
             line += 1
             for column, value in enumerate(values):
@@ -270,7 +273,11 @@ def _about_sheet(book: Any, said: dict[str, Any]) -> None:
     sheet = book.add_worksheet("About")
     for row, (name, value) in enumerate(said.items()):
         sheet.write_string(row, 0, name)
-        sheet.write_string(row, 1, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        whole = len(text) < EXCEL_TEXT // 2  # characters past U+FFFF count twice
+        sheet.write_string(
+            row, 1, text if whole else f"too long for a cell: see {DESCRIPTOR} beside this file"
+        )
 
 
 def _check_blank(frame: pl.DataFrame) -> None:
@@ -279,6 +286,15 @@ def _check_blank(frame: pl.DataFrame) -> None:
             "Rows without any value would be blank lines of CSV, which readers skip. Choose public_id as well, or "
             "write .parquet."
         )
+
+
+def _check_times(frame: pl.DataFrame) -> None:
+    for column in frame.select(pl.col(pl.Datetime)):
+        if (column < EXCEL_FIRST).any() or (column != column.dt.truncate("1ms")).any():
+            raise ExtractError(
+                f"Excel holds times from {EXCEL_FIRST:%d %B %Y} on, to the millisecond, and {column.name} has others. "
+                "Write .parquet or .csv."
+            )
 
 
 def _check_texts(frame: pl.DataFrame) -> None:

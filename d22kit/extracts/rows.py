@@ -10,13 +10,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, pairwise
 from math import ceil
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import polars as pl
 
 from d22kit.errors import InputError, StoreError, VersionNotFoundError
 from d22kit.extracts.batch import Batch
-from d22kit.extracts.conditions import DETAIL, Where, check_columns, early, meeting, read_condition, unmet
+from d22kit.extracts.conditions import (
+    DETAIL,
+    Condition,
+    Where,
+    check_columns,
+    early,
+    meeting,
+    read_condition,
+    unmet,
+)
 from d22kit.extracts.outcomes import CASE, HIDDEN, Outcomes
 from d22kit.packages import OUTCOMES
 from d22kit.schema import CREATED, EXTRA, KEY, NAMES, PARTITION, STORED, VERSION, listed
@@ -49,10 +58,8 @@ class Selection:
     ----------
     since, until, on
         The range `[since, until)` of the time column `on`.
-    where
+    condition
         A condition on each row.
-    said
-        The condition as the extract's description gives it.
     columns
         The columns, in order.
     classified, masked
@@ -62,8 +69,7 @@ class Selection:
     since: datetime | None
     until: datetime | None
     on: str
-    where: pl.Expr | None
-    said: Any
+    condition: Condition
     columns: tuple[str, ...]
     classified: bool
     masked: bool
@@ -95,8 +101,19 @@ class Selection:
         check_columns(wanted, [*standard, PARTITION])
         if len(set(wanted)) < len(wanted) or not wanted:
             raise InputError(f"columns={wanted} names a column twice, or none; name each one once.")
-        condition, said = read_condition(where, [*standard, PARTITION], masked=masked)
-        return cls(start, end, on, condition, said, tuple(wanted), classified, masked)
+        condition = read_condition(where, [*standard, PARTITION], masked=masked)
+        return cls(start, end, on, condition, tuple(wanted), classified, masked)
+
+    @property
+    def where(self) -> pl.Expr | None:
+        """The condition as an expression."""
+        return self.condition.test
+
+    @property
+    def private(self) -> list[str]:
+        """The columns that may hold personal data, of those that are chosen or that the condition asks for."""
+        asked = [] if self.where is None else self.where.meta.root_names()
+        return [name for name in (DETAIL, EXTRA) if name in self.columns or name in asked]
 
     @property
     def late(self) -> pl.Expr | None:
@@ -250,7 +267,7 @@ def _collected(portion: Portion, chosen: Selection) -> pl.DataFrame:
         if chosen.where is None or not early(chosen.where):
             raise
         # Raises again where the store is at fault, and not the condition.
-        _read(_scan(*portion, replace(chosen, where=None)))
+        _read(_scan(*portion, replace(chosen, condition=Condition())))
         raise unmet(chosen.where, error) from error
 
 
