@@ -126,8 +126,14 @@ def store_root(data: str | os.PathLike[str] | None = None) -> str:
         scheme, _, name = place.rstrip("/").partition("://")
         if not name:
             raise ConfigError(f"{place!r} names no bucket. Give one, as in s3://bucket/store.")
+        if ":" in name.partition("/")[0].rpartition("@")[0]:
+            raise ConfigError(
+                f"An address of {scheme}:// holds credentials. Give them in the environment instead."
+            )
         return f"{scheme}://{name}"
-    return os.path.normpath(Path(place).expanduser().absolute())
+    path = Path(place).expanduser().absolute()
+    # As the system reads it: what lies above a link is above the place that it leads to.
+    return str(path.resolve() if ".." in path.parts else path)
 
 
 def path_text(path: str | os.PathLike[str]) -> str:

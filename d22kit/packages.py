@@ -22,7 +22,7 @@ import msgspec
 import polars as pl
 
 from d22kit.config import store_root
-from d22kit.errors import ExtractError
+from d22kit.errors import ExtractError, plain
 from d22kit.schema import CREATED, FRAME, PARTITION, VERSION
 
 __all__ = [
@@ -103,6 +103,7 @@ class _About(msgspec.Struct):
     unmasked: list[str]
     rows: int
     partition_by: list[_Field] = []
+    beside: dict[str, str] = {}
 
 
 class _Described(msgspec.Struct):
@@ -198,7 +199,7 @@ def open_extract(path: str | os.PathLike[str], *, read: bool = False) -> pl.Lazy
     """
     package, place = Package.find(path), store_root(path)
     ending = suffix(place)
-    if package is None and not (ending and Path(place).is_file()):
+    if package is None and not (ending and _size(place) is not None):
         return None
     if ending == ".xlsx":
         raise ExtractError(
@@ -215,7 +216,7 @@ def open_extract(path: str | os.PathLike[str], *, read: bool = False) -> pl.Lazy
         rows.collect_schema()
     except (OSError, KeyError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise ExtractError(
-            f"The extract {place} cannot be opened: {error}. Check it with 'd22kit verify'."
+            f"The extract {place} cannot be opened: {plain(error)}. Check it with 'd22kit verify'."
         ) from error
     return rows
 
@@ -263,16 +264,24 @@ def _stamps(place: str) -> list[tuple[int, int]]:
 
 def _check(package: Package, *, read: bool) -> None:
     """Refuse an extract that is not as it was written; a changed one can read as well as a whole one."""
-    if "://" in package.place:
-        return
     for file, part in package.files.items():
-        size = Path(file).stat().st_size if Path(file).exists() else 0
+        size = _size(file)
+        if size is None:
+            raise _damaged(package, f"{file} is missing")
         if size != part["bytes"]:
             raise _damaged(
                 package, f"{file} has {size:,} bytes and had {part['bytes']:,} when it was written"
             )
-        if read and f"sha256:{checksum(file)[0]}" != part["hash"]:
+        if read and "://" not in file and f"sha256:{checksum(file)[0]}" != part["hash"]:
             raise _damaged(package, f"{file} has changed since it was written")
+
+
+def _size(place: str) -> int | None:
+    """Return the bytes of a file or object; None where there is none."""
+    if "://" in place:
+        system, name = storage(place)
+        return cast(int | None, system.get_file_info(name).size)
+    return Path(place).stat().st_size if Path(place).is_file() else None
 
 
 def _damaged(package: Package, reason: str) -> ExtractError:
@@ -298,7 +307,7 @@ def open_bytes(place: str) -> IO[bytes]:
     """Open a file, or an object, for reading."""
     if "://" in place:
         system, name = storage(place)
-        return cast(IO[bytes], system.open_input_stream(name))
+        return cast(IO[bytes], system.open_input_stream(name, compression=None))
     return Path(place).open("rb")
 
 
@@ -347,7 +356,7 @@ def _parse(name: str, content: bytes) -> dict[str, Any] | None:
         layout = msgspec.convert(descriptor["d22kit"]["layout"], int)
         if layout <= LAYOUT:
             msgspec.convert(descriptor, _Described)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExtractError(
             f"{name} is damaged: it is no data package any more ({error}). Ask for the extract again."
         ) from error
@@ -372,7 +381,7 @@ def _typed(frame: pl.LazyFrame, *, text: bool = False) -> pl.LazyFrame:
 
 def _scan_csv(places: list[str]) -> pl.LazyFrame:
     (place,) = places
-    # Polars unpacks files and bytes, and no objects.
+    # Polars unpacks files and bytes, and no objects of object storage.
     packed = "://" in place and place.lower().endswith(".gz")
     return pl.scan_csv(read_bytes(place) or b"" if packed else place, infer_schema=False)
 

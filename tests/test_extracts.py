@@ -17,6 +17,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -950,20 +951,74 @@ def test_what_appears_while_an_extract_is_made_is_not_replaced(data: str, tmp_pa
     assert (tmp_path / "x.parquet").read_text() == "theirs"
 
 
-def test_an_overwrite_that_fails_leaves_the_old_description(data: str, tmp_path: Path) -> None:
-    made = extract(tmp_path / "x.parquet", data, version=1)
+def test_what_appears_in_a_directory_while_it_is_made_anew_is_kept(data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "folder", data)
     target = Target.of(made.path, (), overwrite=True)
-    description = Path(made.path + DESCRIPTOR)
-    before = description.read_bytes()
+    target.check()
     with target.room() as room:
-        (room / "x.parquet").write_text("mine")
-        (room / f"x.parquet{DESCRIPTOR}").write_text("{}")
-        Path(made.path).unlink()
-        (tmp_path / "x.parquet" / "by another").mkdir(parents=True)
-        with pytest.raises(IsADirectoryError):
+        (room / "folder").mkdir()
+        Path(made.path, "theirs").write_text("theirs")
+        with pytest.raises(ExtractError, match="'theirs', which is of no extract"):
             target.publish(room)
-    assert description.read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"x.parquet", description.name}
+    assert Path(made.path, "theirs").read_text() == "theirs"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("form", ["x.parquet", "folder"])
+def test_one_that_is_killed_while_it_is_put_in_place_is_put_back_by_the_next(
+    form: str, there: bool, data: str, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from d22kit.extracts import extract\n"
+        "left = int(sys.argv[3])\n"
+        "def counted(act):\n"
+        "    def counting(*args):\n"
+        "        global left\n"
+        "        left -= 1\n"
+        "        return os._exit(9) if left < 0 else act(*args)\n"
+        "    return counting\n"
+        "Path.replace, Path.rename = counted(Path.replace), counted(Path.rename)\n"
+        "extract(*sys.argv[1:3], overwrite=True)"
+    )
+    for moves in range(10):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        old = extract(tmp_path / form, data, version=1).rows if there else None
+        command = [sys.executable, "-c", code, str(tmp_path / form), data, str(moves)]
+        done = subprocess.run(command, check=False)
+        target = Target.of(tmp_path / form, (), overwrite=False)
+        with suppress(ExtractError):
+            target.check()
+        if done.returncode == 0:
+            break
+        if old is None and not (tmp_path / form).exists():
+            assert not list(tmp_path.iterdir())
+        else:
+            assert verify(tmp_path / form).ok
+            assert verify(tmp_path / form).rows == old
+        assert not list(tmp_path.glob(".*"))
+        assert extract(tmp_path / form, data, overwrite=there).ok
+    assert moves == len(target._beside) + 1 + (there and target.folder)
+
+
+@pytest.mark.parametrize("form", ["x.parquet", "folder"])
+def test_an_overwrite_that_fails_leaves_what_was_there(
+    form: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = extract(tmp_path / form, data, version=1)
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == form:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ExtractError, match=r"No space left on device. Nothing was left behind\."):
+        extract(tmp_path / form, data, overwrite=True)
+    assert verify(made.path) == made
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_directory_in_place_of_a_file(data: str, tmp_path: Path) -> None:
@@ -982,7 +1037,7 @@ def test_no_space_leaves_nothing(form: str, data: str, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(ExtractError, match="Nothing was left behind"):
+        with pytest.raises(ExtractError, match=r"Nothing was left behind\. Mend that"):
             extract(f"{tmp_path}/{form}", data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -1068,6 +1123,8 @@ def damage(kind: str, path: Path) -> None:
         shutil.copy(part, path / "more.parquet")
     elif kind == "schema":
         Path(f"{path}.schema.json").unlink()
+    elif kind == "readme":
+        Path(f"{path}.README.md").write_text("Nothing was masked.")
     else:
         place = Path(str(path) + DESCRIPTOR)
         package = json.loads(place.read_text(encoding="utf-8"))
@@ -1083,6 +1140,7 @@ def damage(kind: str, path: Path) -> None:
         ("missing", "is missing"),
         ("added", "does not belong"),
         ("schema", "is missing"),
+        ("readme", "has changed since"),
         ("version", "differ in version"),
         ("rows", "says 7"),
     ],
@@ -1096,6 +1154,14 @@ def test_damage_is_found(kind: str, says: str, data: str, tmp_path: Path) -> Non
     assert any(says in problem for problem in report.problems), report.problems
     assert says in str(report)
     assert says in report._repr_html_()
+
+
+def test_a_description_that_is_no_end_of_brackets_is_damaged(data: str, tmp_path: Path) -> None:
+    made = extract(tmp_path / "x.csv", data)
+    Path(made.path + DESCRIPTOR).write_text("[" * 100_000)
+    for act in (verify, d22kit.load):
+        with pytest.raises(ExtractError, match="is damaged"):
+            act(made.path)
 
 
 @pytest.mark.parametrize("form", ["x.parquet", "x.arrow"])
@@ -1263,4 +1329,4 @@ def test_verify_tells_a_file_that_was_described_when_it_was_damaged(data: str, t
         (problem,) = verify(made.path).problems
         assert "another one when it was described" in problem
     Path(f"{made.path}.schema.json").write_text("garbage")
-    assert verify(made.path).problems[1:] == (f"{made.path}.schema.json is damaged: it is no JSON.",)
+    assert verify(made.path).problems[1:] == (f"{made.path}.schema.json has changed since it was written.",)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from d22kit.config import store_root
 from d22kit.display import Facts, number, size
 from d22kit.errors import ExtractError, InputError
-from d22kit.extracts.checking import problems
+from d22kit.extracts.checking import digest, problems
 from d22kit.extracts.conditions import Where, check_columns
 from d22kit.extracts.describing import About, Tally, descriptor, own, readme, resource, table
 from d22kit.extracts.formats import WRITERS, FinerTimesError, write_directory
@@ -184,7 +184,8 @@ def extract(
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ExtractError(
-            f"The extract {target.place} could not be written: {reason}. Nothing was left behind."
+            f"The extract {target.place} could not be written: {reason}. Nothing was left behind. Mend that, or name "
+            "another place."
         ) from error
     if not report.rows:
         warnings.warn(f"No row met the conditions: {target.place} has columns and no rows.", stacklevel=2)
@@ -273,12 +274,13 @@ def _describe(
         for name, rows in parts.items()
     ]
     package = descriptor(about, tally, files)
-    _put(room / (target.name + DESCRIPTOR), _json(package))
     if target.folder:
-        _put(room / (target.name + SCHEMA), _json(schema))
-        _put(
-            room / (target.name + README), readme(package, target.name, [*about.hive({}), *schema["fields"]])
-        )
+        fields = [*about.hive({}), *schema["fields"]]
+        beside = {SCHEMA: _json(schema), README: readme(package, target.name, fields)}
+        for ending, text in beside.items():
+            _put(room / (target.name + ending), text)
+        package["d22kit"]["beside"] = {ending: digest(text.encode()) for ending, text in beside.items()}
+    _put(room / (target.name + DESCRIPTOR), _json(package))
     return package
 
 

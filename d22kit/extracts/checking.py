@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 
@@ -11,10 +12,10 @@ from pyarrow.fs import LocalFileSystem
 
 from d22kit.display import number
 from d22kit.errors import plain
-from d22kit.extracts.places import SCHEMA, strangers
+from d22kit.extracts.places import strangers
 from d22kit.packages import SCANS, Package, checksum, read_bytes, storage
 
-__all__ = ["problems"]
+__all__ = ["digest", "problems"]
 
 _UNREADABLE = (
     OSError,
@@ -43,11 +44,17 @@ def problems(package: Package) -> Iterator[str]:
             name for name in strangers(package.place, package) if name.rpartition("/")[2][0] not in "._"
         )
         yield from (f"{name} does not belong to the extract." for name in foreign)
-        schema = read_bytes(package.place + SCHEMA)
-        if schema is None:
-            yield f"{package.place}{SCHEMA} is missing."
-        elif not _is_json(schema):
-            yield f"{package.place}{SCHEMA} is damaged: it is no JSON."
+    for ending, written in package.about.get("beside", {}).items():
+        content = read_bytes(package.place + ending)
+        if content is None:
+            yield f"{package.place}{ending} is missing."
+        elif digest(content) != written:
+            yield f"{package.place}{ending} has changed since it was written."
+
+
+def digest(content: bytes) -> str:
+    """Return the checksum of a small file as descriptions give it."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _damaged(package: Package) -> Iterator[str]:
@@ -90,14 +97,6 @@ def _metadata(file: str, kind: str) -> str | bytes:
     with system.open_input_file(name) as source, pa.ipc.open_file(source) as arrow:
         metadata: dict[bytes, bytes] = arrow.schema.metadata
         return metadata[b"d22kit"]
-
-
-def _is_json(content: bytes) -> bool:
-    try:
-        json.loads(content)
-    except ValueError:
-        return False
-    return True
 
 
 def _contradicted(package: Package) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -55,7 +55,12 @@ def upload(room: Path, names: Sequence[str], place: str, old: Sequence[str]) -> 
     # In a thread of its own, which no Ctrl-C parts.
     with ThreadPoolExecutor(1) as beside:
         try:
-            beside.submit(_Upload(place, old).run, room, names, stop).result()
+            done = beside.submit(_Upload(place, old).run, room, names, stop)
+            while not done.done():
+                wait(
+                    [done], timeout=0.1
+                )  # an endless one is not parted by Ctrl-C where a library handles signals
+            done.result()
         except BaseException:
             stop.set()
             raise
@@ -90,7 +95,9 @@ class _Upload:
             self._forget()
 
     def _write(self, source: Path, target: str) -> None:
-        with memory_map(str(source)) as file, self._system.open_output_stream(target) as stream:
+        # As it is: left to itself, PyArrow compresses what is called .gz once more.
+        stream = self._system.open_output_stream(target, compression=None)
+        with memory_map(str(source)) as file, stream:
             stream.write(file.read_buffer())
 
     def _restore(self, error: BaseException) -> None:
@@ -116,5 +123,5 @@ class _Upload:
                 self._system.delete_dir(f"{self._root}/{folder}")
 
     def _forget(self) -> None:
-        if self._saved:
+        if _names(self._system, self._kept):
             self._system.delete_dir(self._kept)
