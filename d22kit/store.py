@@ -272,8 +272,8 @@ class Store:
         """
         if not all(self._has(files)):
             raise VersionNotFoundError(
-                f"Version {self.table.version()} of the store at {self.root} was vacuumed away; its rows cannot "
-                "be read any more. Newer ones can: see d22kit.versions()."
+                f"Version {self.table.version()} of the store at {self.root} was vacuumed away, or a file of it was "
+                "deleted: its rows cannot be read any more. Try another one: see d22kit.versions()."
             )
 
     def commit(self, actions: list[AddAction | RemoveAction], state: State, counts: Counts, act: str) -> int:

@@ -922,6 +922,9 @@ def test_the_working_directory_is_never_replaced(
             extract(path, data, overwrite=True)
     (tmp_path / "sub").mkdir()
     assert extract("sub/../x.csv", data).path == str(tmp_path / "x.csv")
+    (tmp_path / "far" / "off").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/off")
+    assert Path(extract("link/../y.csv", data).path).samefile("link/../y.csv")
 
 
 @pytest.mark.parametrize("path", [None, 5, b"x.csv"])

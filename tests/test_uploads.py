@@ -17,7 +17,7 @@ from stand_in import reached, stand_in
 
 import d22kit
 from d22kit.commits import commit_rows
-from d22kit.errors import ConfigError, ExtractError
+from d22kit.errors import ConfigError, ExtractError, InputError
 from d22kit.extracts import extract, verify
 from d22kit.extracts.objects import names_at
 from d22kit.schema import KEY, STORED, VERSION
@@ -71,6 +71,22 @@ def test_extracts_and_their_store_are_there_as_on_a_disk(data: str, tmp_path: An
         odd = extract("s3://bucket/a name with 50%/", data, partition_by="delivery_code")
         assert verify(odd.path).ok
         assert texts(odd.path)[KEY].equals(texts(data)[KEY])
+        alone = extract("s3://bucket/alone.parquet", data)
+        httpx.delete(f"{address}/bucket/alone.parquet.datapackage.json").raise_for_status()
+        assert d22kit.load(alone.path).height == alone.rows
+        cut = (tmp_path / "x.csv").read_bytes()[:9_000]
+        httpx.put(f"{address}/bucket/x.csv", content=cut).raise_for_status()
+        with pytest.raises(ExtractError, match="has 9,000 bytes"):
+            d22kit.load("s3://bucket/x.csv")
+        for name in ("", "/", "/a//x.csv", "/a/../x.csv", "/x.csv?y=1"):
+            with pytest.raises(InputError, match="names no object"):
+                extract(f"s3://bucket{name}", data)
+        with pytest.raises(ExtractError, match="of the store at s3://bucket/store"):
+            extract("s3://bucket/store/conversations/x.parquet", data)
+        for act in (d22kit.load, verify, lambda place: extract(place, data)):
+            with pytest.raises(ConfigError, match="holds credentials") as caught:
+                act("s3://key:s3cret@bucket/x.csv")
+            assert "s3cret" not in str(caught.value)
         with pytest.raises(ConfigError, match="names no bucket"):
             extract("s3://", data)
         with pytest.raises(ExtractError, match=r"could not be written: .* Nothing was left behind"):
