@@ -80,10 +80,9 @@ class Tally:
             return
         cells = batch.count(words)
         for name in words:
+            # Of more words than are listed it does not matter which are known.
             seen = pl.concat([self._words.get(name, cells[name].clear()), cells[name]]).unique()
-            self._words[name] = seen.head(
-                2 * MOST_WORDS
-            )  # then there are too many to list, whichever they are
+            self._words[name] = seen.head(2 * MOST_WORDS)
         if self._many:
             return
         if self._cells is not None:

@@ -274,10 +274,9 @@ def _about_sheet(book: Any, said: dict[str, Any]) -> None:
     for row, (name, value) in enumerate(said.items()):
         sheet.write_string(row, 0, name)
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        whole = len(text) < EXCEL_TEXT // 2  # characters past U+FFFF count twice
-        sheet.write_string(
-            row, 1, text if whole else f"too long for a cell: see {DESCRIPTOR} beside this file"
-        )
+        if len(text) > EXCEL_TEXT // 2:  # characters past U+FFFF count twice
+            text = f"too long for a cell: see {DESCRIPTOR} beside this file"
+        sheet.write_string(row, 1, text)
 
 
 def _check_blank(frame: pl.DataFrame) -> None:
@@ -292,7 +291,7 @@ def _check_times(frame: pl.DataFrame) -> None:
     for column in frame.select(pl.col(pl.Datetime)):
         if (column < EXCEL_FIRST).any() or (column != column.dt.truncate("1ms")).any():
             raise ExtractError(
-                f"Excel holds times from {EXCEL_FIRST:%d %B %Y} on, to the millisecond, and {column.name} has others. "
+                f"Excel holds times from {EXCEL_FIRST:%Y-%m-%d} on, to the millisecond, and {column.name} has others. "
                 "Write .parquet or .csv."
             )
 

@@ -57,9 +57,8 @@ def upload(room: Path, names: Sequence[str], place: str, old: Sequence[str]) -> 
         try:
             done = beside.submit(_Upload(place, old).run, room, names, stop)
             while not done.done():
-                wait(
-                    [done], timeout=0.1
-                )  # an endless one is not parted by Ctrl-C where a library handles signals
+                # An endless wait is not parted by Ctrl-C where a library handles signals.
+                wait([done], timeout=0.1)
             done.result()
         except BaseException:
             stop.set()
