@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
-__all__ = ["Facts", "number", "size"]
+__all__ = ["Facts", "number", "plain", "size"]
 
 COLUMNS = 80
 """Of a terminal; a longer value goes on below, at blanks, and a longer word stands whole, to be copied."""
 
 UNSEEN, JOINERS = ("Cc", "Cf", "Zl", "Zp"), "\u200c\u200d"
 """Characters that could steer a terminal, and those among them that letters and emoji need."""
+
+LONGEST_QUOTE = 300
+_NOISE = re.compile(r"\x1b\[[\d;]*m|↳")
 
 
 def number(value: int) -> str:
@@ -45,6 +49,12 @@ def size(count: int) -> str:
             break
         scaled /= 1000
     return f"{scaled:,.1f} {unit}"
+
+
+def plain(error: Exception) -> str:
+    """Return what a library says of an error, without its colours and lines, and not all of it."""
+    text = " ".join(_NOISE.sub("", str(error)).split()).rstrip(".")
+    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
 
 
 class Facts:

@@ -6,8 +6,6 @@ from a row is masked before it enters a message.
 
 from __future__ import annotations
 
-import re
-
 __all__ = [
     "AuthError",
     "ConfigError",
@@ -23,11 +21,7 @@ __all__ = [
     "StoreMismatchError",
     "StoreNotFoundError",
     "VersionNotFoundError",
-    "plain",
 ]
-
-LONGEST_QUOTE = 300
-_NOISE = re.compile(r"\x1b\[[\d;]*m|↳")
 
 
 class D22kitError(Exception):
@@ -109,9 +103,3 @@ class VersionNotFoundError(StoreError):
 
 class ExtractError(D22kitError):
     """An extract could not be written, opened or verified."""
-
-
-def plain(error: Exception) -> str:
-    """Return what delta-rs says of an error, without its colours and lines, and not all of it."""
-    text = " ".join(_NOISE.sub("", str(error)).split()).rstrip(".")
-    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"

@@ -22,7 +22,8 @@ import msgspec
 import polars as pl
 
 from d22kit.config import store_root
-from d22kit.errors import ExtractError, plain
+from d22kit.display import plain
+from d22kit.errors import ExtractError
 from d22kit.schema import CREATED, FRAME, PARTITION, VERSION
 
 __all__ = [

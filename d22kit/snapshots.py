@@ -14,8 +14,8 @@ import msgspec
 import polars as pl
 from deltalake.exceptions import DeltaError
 
-from d22kit.display import Facts, number, size
-from d22kit.errors import InputError, StoreError, plain
+from d22kit.display import Facts, number, plain, size
+from d22kit.errors import InputError, StoreError
 from d22kit.frames import newest
 from d22kit.schema import KEY, NAMES, STORED, VERSION, VOCABULARY
 from d22kit.state import describe

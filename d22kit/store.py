@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from d22kit.config import store_root
+from d22kit.display import plain
 from d22kit.durable import sync_paths, write_whole
 from d22kit.errors import (
     InputError,
@@ -31,7 +32,6 @@ from d22kit.errors import (
     StoreMismatchError,
     StoreNotFoundError,
     VersionNotFoundError,
-    plain,
 )
 from d22kit.schema import FORMAT, FRAME, KEY, PARTITION, STORED, VOCABULARY
 from d22kit.state import Counts, State, describe, metadata

@@ -10,8 +10,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
-from d22kit.display import number
-from d22kit.errors import plain
+from d22kit.display import number, plain
 from d22kit.extracts.places import strangers
 from d22kit.packages import SCANS, Package, checksum, read_bytes, storage
 
