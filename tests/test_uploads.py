@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -52,7 +53,7 @@ def texts(path: str) -> pl.DataFrame:
     return d22kit.load(path).with_columns(pl.col(pl.Categorical).cast(pl.String)).sort(VERSION, KEY)
 
 
-def test_extracts_and_their_store_are_there_as_on_a_disk(data: str, tmp_path: Any) -> None:
+def test_extracts_and_their_store_are_there_as_on_a_disk(data: str, tmp_path: Path) -> None:
     with stand_in() as address, reached(address):
         fill("s3://bucket/store")
         for form, by in FORMS:
@@ -214,11 +215,11 @@ def test_where_nothing_can_be_put_back_it_is_said_where_it_lies(
 
 @pytest.mark.parametrize(("form", "by"), [FORMS[0], FORMS[-1]])
 def test_one_that_is_interrupted_stops_before_the_next_object_and_leaves_what_was_there(
-    form: str, by: str | None, data: str, bucket: Gate
+    form: str, by: str | None, data: str, bucket: Gate, tmp_path: Path
 ) -> None:
     old, act = replacing(form, by, data, bucket)
     code = (
-        "import sys, threading; from d22kit import errors; from d22kit.extracts import extract, objects\n"
+        "import sys, threading; from d22kit.extracts import extract, objects\n"
         "class Event(threading.Event):\n"
         "    def set(self): super().set(); print('stop', flush=True)\n"
         "objects.Event = Event\n"
@@ -228,17 +229,21 @@ def test_one_that_is_interrupted_stops_before_the_next_object_and_leaves_what_wa
     copies, every = len(old) if by else 1, changes(bucket, act)
     for change in (1, copies + 1, every - copies):
         bucket.fill(old)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with (
+            (tmp_path / "said").open("w") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        ):
 
             def interrupt(now: int, at: int = change, process: subprocess.Popen[str] = process) -> bool:
                 if now == at:
                     process.send_signal(signal.SIGINT)
                     assert process.stdout is not None
-                    process.stdout.readline()
+                    assert process.stdout.readline() == "stop\n"
                 return True
 
             bucket.guard(interrupt)
-            _, said = process.communicate(timeout=60)
+            process.wait(timeout=60)
+        said = (tmp_path / "said").read_text()
         assert "KeyboardInterrupt" in said
         if change + 1 < every - copies:
             assert bucket.held() == old
